@@ -1,0 +1,1 @@
+//! HTTP clients with reloading credentials and TLS, back-off, rate limits.

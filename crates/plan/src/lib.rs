@@ -1,0 +1,1 @@
+//! Pure: policy + service = the Istio objects to have, with every decision on the way.

@@ -1,0 +1,1 @@
+//! Writes Istio objects through the Kubernetes API by server-side apply.

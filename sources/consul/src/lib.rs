@@ -1,0 +1,1 @@
+//! Consul as a source of services.

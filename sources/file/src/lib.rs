@@ -1,0 +1,1 @@
+//! A directory of YAML documents as a source of services.

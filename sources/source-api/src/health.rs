@@ -1,0 +1,118 @@
+//! The health of a source: a level, of which only the newest value counts.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::sync::watch;
+
+use crate::Epoch;
+
+/// Where a source is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Phase {
+    /// No connection yet.
+    #[default]
+    Connecting,
+    /// Connected; the first snapshot of this connection is under way.
+    Syncing,
+    /// Synchronised and following.
+    Live,
+    /// The connection is lost; the last state stands.
+    Unreachable,
+    /// The registry refuses us; the last state stands.
+    Denied,
+    /// The configuration cannot work.
+    Misconfigured,
+}
+
+impl Phase {
+    /// The name, as in status conditions and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "Connecting",
+            Self::Syncing => "Syncing",
+            Self::Live => "Live",
+            Self::Unreachable => "Unreachable",
+            Self::Denied => "Denied",
+            Self::Misconfigured => "Misconfigured",
+        }
+    }
+
+    /// Whether there is a working connection.
+    #[must_use]
+    pub fn is_connected(self) -> bool {
+        matches!(self, Self::Syncing | Self::Live)
+    }
+}
+
+/// The health of a source. Times are for people and metrics; no decision rests on the wall clock.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// The connection's number.
+    pub epoch: Epoch,
+    /// The last answer of the registry.
+    pub last_contact: Option<SystemTime>,
+    /// One line on what is going on or went wrong.
+    pub detail: Arc<str>,
+    /// Connections to the registry that are open now, as far as the source counts them.
+    pub connections: usize,
+    /// Requests sent to the registry since the start.
+    pub requests: u64,
+}
+
+/// Where a source reports its health.
+#[derive(Clone, Debug)]
+pub struct HealthReporter(Arc<watch::Sender<Health>>);
+
+impl HealthReporter {
+    /// A reporter and the receiver of what it reports.
+    #[must_use]
+    pub fn new() -> (Self, watch::Receiver<Health>) {
+        let (sender, receiver) = watch::channel(Health::default());
+        (Self(Arc::new(sender)), receiver)
+    }
+
+    /// The registry answered: the connection works.
+    pub fn contact(&self) {
+        self.0
+            .send_modify(|health| health.last_contact = Some(SystemTime::now()));
+    }
+
+    /// Connected, first snapshot under way.
+    pub fn syncing(&self, detail: impl Into<Arc<str>>) {
+        self.phase(Phase::Syncing, detail.into(), true);
+    }
+
+    /// Synchronised and following.
+    pub fn live(&self, detail: impl Into<Arc<str>>) {
+        self.phase(Phase::Live, detail.into(), true);
+    }
+
+    /// Counts for people: open connections and requests so far.
+    pub fn traffic(&self, connections: usize, requests: u64) {
+        self.0.send_modify(|health| {
+            health.connections = connections;
+            health.requests = requests;
+        });
+    }
+
+    pub(crate) fn begin(&self, epoch: Epoch) {
+        self.0.send_modify(|health| health.epoch = epoch);
+    }
+
+    pub(crate) fn lost(&self, phase: Phase, detail: impl Into<Arc<str>>) {
+        self.phase(phase, detail.into(), false);
+    }
+
+    fn phase(&self, phase: Phase, detail: Arc<str>, contact: bool) {
+        self.0.send_modify(|health| {
+            health.phase = phase;
+            health.detail = detail;
+            if contact {
+                health.last_contact = Some(SystemTime::now());
+            }
+        });
+    }
+}
