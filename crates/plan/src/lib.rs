@@ -1,1 +1,36 @@
-//! Pure: policy + service = the Istio objects to have, with every decision on the way.
+//! From a service and a policy to the Istio objects to have. Pure: no I/O, no clock; the same input
+//! gives the same bytes on every replica.
+//!
+//! ```text
+//! Service ─► select ─► host, namespace ─► ports ─► endpoints ─► objects ─► Istio's rules ─► Plan
+//!                 └────────┴───────┴──────────┴──────────┴─────────┴──► decisions (why, each one)
+//! ```
+//!
+//! A bad instance costs itself only, and every step that drops, changes or refuses something says
+//! so in a [`Decision`]: `diolkos explain` prints them, metrics and conditions count them.
+
+#![forbid(unsafe_code)]
+
+mod address;
+mod decision;
+mod desired;
+mod endpoints;
+mod host;
+mod labels;
+pub mod names;
+mod objects;
+mod plan;
+mod policy;
+mod ports;
+mod select;
+mod template;
+#[cfg(test)]
+mod testing;
+
+pub use decision::{Decision, Reason, Subject, Verdict};
+pub use desired::{Desired, Planned, RegistryState};
+pub use plan::{Plan, plan};
+pub use policy::{
+    Endpoints, Grant, LabelPolicy, Matcher, Policy, PortNaming, PortPolicy, ProtocolRule, Select,
+};
+pub use template::{MissingValue, Template, TemplateError};

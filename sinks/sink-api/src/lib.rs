@@ -1,1 +1,176 @@
-//! What a sink must do, the differ and writer loop that drives it, and the conformance suite it must pass.
+//! What a sink must do, and the loop that drives it.
+//!
+//! ```text
+//! engine ── watch<Arc<Desired>> ──► drive(): differ ─► batches ─► Sink::apply ──► API server, files
+//!                                      ▲                              │
+//!                                      └── Sink::observe / drift ◄────┘
+//! ```
+//!
+//! # What a [`Sink`] guarantees
+//!
+//! 1. **[`Sink::observe`] tells all that is there**: our objects with the hash that they were
+//!    written with, and the names that others hold (as [`State::Foreign`]). The first diff after a
+//!    start is exact, so a restart with nothing changed writes nothing.
+//! 2. **A result for each change.** One bad object holds nobody back.
+//! 3. **Foreign objects stay.** Neither [`Change::Put`] nor [`Change::Delete`] touches an object
+//!    that is not ours *at the moment of the write*; the answer is [`WriteError::Foreign`].
+//! 4. **Patched, never replaced by delete and create**: what others put on our objects (allocated
+//!    addresses in `status`, labels, annotations) survives.
+//! 5. **No retries inside.** [`WriteError::Retry`] says when to come again; the loop does.
+//! 6. **Deadlines.** Every call ends in bounded time.
+//! 7. **[`Sink::drift`] tells what others changed**, not the echo of our own writes. Dropping its
+//!    future loses nothing.
+//!
+//! The `conformance` feature holds the suite that every sink must pass against the real thing.
+
+#![forbid(unsafe_code)]
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use diolkos_istio::{Object, ObjectKey};
+use diolkos_model::ContentHash;
+pub use diolkos_plan::{Desired, Planned};
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod diff;
+mod drive;
+mod ledger;
+
+pub use diff::Differ;
+pub use drive::{OnApplied, Pace, drive};
+pub use ledger::{Ledger, Record, Totals};
+
+/// An object that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Its name.
+    pub key: ObjectKey,
+    /// Whose it is.
+    pub state: State,
+}
+
+/// Whose an object is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Ours, written for this registry with this hash; `None` where somebody changed it since, or
+    /// where it cannot be told.
+    Ours {
+        /// The registry that it says it belongs to.
+        registry: Arc<str>,
+        /// The hash that it has now.
+        hash: Option<ContentHash>,
+    },
+    /// Somebody else's: we must not touch it.
+    Foreign,
+    /// Not there (any more).
+    Gone,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Make it so.
+    Put {
+        /// As it should be.
+        object: Object,
+        /// Its hash.
+        hash: ContentHash,
+    },
+    /// Remove it.
+    Delete(ObjectKey),
+}
+
+impl Change {
+    /// The object that is meant.
+    #[must_use]
+    pub fn key(&self) -> &ObjectKey {
+        match self {
+            Self::Put { object, .. } => &object.key,
+            Self::Delete(key) => key,
+        }
+    }
+}
+
+/// What came of a change.
+#[derive(Debug)]
+pub struct Applied {
+    /// The object.
+    pub key: ObjectKey,
+    /// What was done, or why not.
+    pub result: Result<Outcome, WriteError>,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It is new.
+    Created,
+    /// It is changed.
+    Updated,
+    /// It is gone.
+    Deleted,
+    /// It was gone already: nothing was written.
+    AlreadyGone,
+}
+
+/// Why a change was not made.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// An object of that name belongs to somebody else.
+    #[error(
+        "an object of that name exists and is not ours ({0}); rename or remove it, or export the service under another host or namespace"
+    )]
+    Foreign(String),
+    /// The namespace does not exist.
+    #[error("namespace {0} does not exist; create it or change export.namespace")]
+    NamespaceMissing(Arc<str>),
+    /// The object is refused as it is. It will be tried again when it changes, and now and then.
+    #[error("refused: {0}")]
+    Invalid(String),
+    /// We may not do that. Tried again slowly.
+    #[error("access denied: {0}")]
+    Denied(String),
+    /// It did not work this time.
+    #[error("{reason}")]
+    Retry {
+        /// What happened.
+        reason: String,
+        /// When to come again, where the other side said so.
+        after: Option<Duration>,
+    },
+}
+
+impl WriteError {
+    /// A short name for metrics and conditions.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Foreign(_) => "ForeignObject",
+            Self::NamespaceMissing(_) => "NamespaceMissing",
+            Self::Invalid(_) => "Invalid",
+            Self::Denied(_) => "Denied",
+            Self::Retry { .. } => "WriteFailed",
+        }
+    }
+}
+
+/// The sink as a whole cannot be read.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[error("{0}")]
+pub struct SinkError(pub String);
+
+/// Where objects go. See the [crate documentation](crate) for what it guarantees.
+pub trait Sink: Send + 'static {
+    /// For logs and metrics: `kubernetes`, `directory`, …
+    fn name(&self) -> &'static str;
+
+    /// Reads all that is there.
+    fn observe(&mut self) -> impl Future<Output = Result<Vec<Observed>, SinkError>> + Send;
+
+    /// Waits for changes that others made. Never returns where that cannot be known.
+    fn drift(&mut self) -> impl Future<Output = Result<Vec<Observed>, SinkError>> + Send;
+
+    /// Makes changes, all of one kind, in any order or at once. Returns one result for each.
+    fn apply(&mut self, changes: Vec<Change>) -> impl Future<Output = Vec<Applied>> + Send;
+}

@@ -1,0 +1,164 @@
+//! How a registry's services are carried over: the checked form of `Registry.spec`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use diolkos_istio::{Location, Resolution};
+use globset::GlobSet;
+use ipnet::IpNet;
+
+use crate::Template;
+
+/// Everything that decides how the services of one registry become objects.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The name of the `Registry` document.
+    pub registry: Arc<str>,
+    /// Of two registries that claim a host, the one with the higher priority gets it; of equal
+    /// ones the one whose name sorts first.
+    pub priority: i32,
+    /// Which services and instances are carried over.
+    pub select: Select,
+    /// The namespace of the objects.
+    pub namespace: Template,
+    /// The host of a service.
+    pub host: Template,
+    /// Further hosts of a service.
+    pub aliases: Vec<Template>,
+    /// How endpoints are written.
+    pub endpoints: Endpoints,
+    /// Whether services count as part of the mesh.
+    pub location: Location,
+    /// How endpoints are found.
+    pub resolution: Resolution,
+    /// Namespaces that see the services; empty is the mesh's default, all.
+    pub export_to: Vec<String>,
+    /// Ports and protocols.
+    pub ports: PortPolicy,
+    /// Which tags and metadata become labels.
+    pub labels: LabelPolicy,
+    /// The locality of an endpoint, instead of what the registry says.
+    pub locality: Option<Template>,
+    /// The network that the endpoints belong to.
+    pub network: Option<String>,
+    /// The service account of the endpoints. Never taken from registry data: a registrant could
+    /// pass for any identity of the mesh.
+    pub service_account: Option<String>,
+    /// The label `security.istio.io/tlsMode` of the endpoints. Never taken from registry data.
+    pub tls_mode: Option<String>,
+    /// Further labels of the service entries (presets set those of the peers here).
+    pub object_labels: BTreeMap<String, String>,
+    /// What the registry may claim.
+    pub grant: Grant,
+}
+
+/// Which services and instances are carried over.
+#[derive(Clone, Debug)]
+pub struct Select {
+    /// A service is taken if one of these matches it; `None` takes all.
+    pub include: Option<Matcher>,
+    /// A service or instance that this matches is left out.
+    pub exclude: Matcher,
+    /// Leave out unhealthy instances.
+    pub healthy_only: bool,
+}
+
+/// Globs on the parts of a service. A service matches if, for every part that has globs, one of
+/// them matches; tags and metadata are those of its instances and select instances.
+#[derive(Clone, Debug, Default)]
+pub struct Matcher {
+    /// On the service's name.
+    pub services: Option<GlobSet>,
+    /// On the group.
+    pub groups: Option<GlobSet>,
+    /// On plain tags of an instance.
+    pub tags: Option<GlobSet>,
+    /// On values of metadata, by key.
+    pub metadata: BTreeMap<String, GlobSet>,
+}
+
+impl Matcher {
+    /// Whether it has no globs at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.services.is_none()
+            && self.groups.is_none()
+            && self.tags.is_none()
+            && self.metadata.is_empty()
+    }
+
+    /// Whether it looks at instances, not only at the service's name and group.
+    #[must_use]
+    pub fn selects_instances(&self) -> bool {
+        self.tags.is_some() || !self.metadata.is_empty()
+    }
+}
+
+/// How endpoints are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoints {
+    /// A `WorkloadEntry` an instance.
+    WorkloadEntry,
+    /// In the `ServiceEntry`.
+    Inline,
+}
+
+/// Ports and protocols.
+#[derive(Clone, Debug)]
+pub struct PortPolicy {
+    /// How ports are named.
+    pub naming: PortNaming,
+    /// The one port that clients dial, whatever the instances registered.
+    pub service_port: Option<u16>,
+    /// Protocols by service and port; the first rule that matches wins, before the registry's word.
+    pub protocols: Vec<ProtocolRule>,
+    /// Where nothing else says: usually `tcp`.
+    pub default_protocol: Arc<str>,
+}
+
+/// How ports are named. Istio takes the protocol from the part before the first `-`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortNaming {
+    /// `http-8080`, always.
+    ProtocolNumber,
+    /// `http` where a service has one port, else `http-8080` (as consul2istio does).
+    Protocol,
+}
+
+/// Sets the protocol of the ports that match.
+#[derive(Clone, Debug)]
+pub struct ProtocolRule {
+    /// On the service's name; `None` is every service.
+    pub services: Option<GlobSet>,
+    /// The registered port number; `None` is every port.
+    pub port: Option<u16>,
+    /// The protocol, as Istio names it, in lower case.
+    pub protocol: Arc<str>,
+}
+
+/// Which tags and metadata become labels of the endpoints.
+#[derive(Clone, Debug)]
+pub struct LabelPolicy {
+    /// Keys that become labels; `None` is all.
+    pub include: Option<GlobSet>,
+    /// Keys that do not.
+    pub exclude: GlobSet,
+    /// Registry key to label key.
+    pub rename: BTreeMap<String, String>,
+}
+
+/// What a registry may claim. The built-in denials hold whatever is granted.
+#[derive(Clone, Debug, Default)]
+pub struct Grant {
+    /// Host suffixes; empty is any host that is not denied.
+    pub hosts: Vec<String>,
+    /// Namespaces that objects may lie in; empty is any.
+    pub namespaces: Vec<String>,
+    /// Networks of endpoint addresses; empty is any but loopback.
+    pub cidrs: Vec<IpNet>,
+    /// The mesh's cluster domain, usually `cluster.local`; hosts under `svc.` of it are denied.
+    pub cluster_domain: String,
+    /// Most services.
+    pub max_services: Option<usize>,
+    /// Most endpoints a service.
+    pub max_endpoints: Option<usize>,
+}

@@ -1,0 +1,73 @@
+//! What is carried over at all.
+
+use diolkos_model::{Instance, Service};
+use globset::GlobSet;
+
+use crate::{Matcher, Select};
+
+/// The key under which sources keep an instance's plain tags, joined by commas.
+pub(crate) const TAGS: &str = "tags";
+
+/// Whether a service is carried over.
+pub(crate) fn service(select: &Select, service: &Service) -> Result<(), String> {
+    let name = &service.key.name;
+    if let Some(include) = &select.include
+        && !matches_service(include, service)
+    {
+        return Err(format!("'{name}' is not in select.include"));
+    }
+    // An exclusion that looks at instances excludes those, not the whole service.
+    let exclude = &select.exclude;
+    if !exclude.is_empty() && !exclude.selects_instances() && matches_service(exclude, service) {
+        return Err(format!("'{name}' is in select.exclude"));
+    }
+    Ok(())
+}
+
+/// Whether an instance of a service that is carried over goes along.
+pub(crate) fn instance(
+    select: &Select,
+    service: &Service,
+    instance: &Instance,
+) -> Result<(), String> {
+    if let Some(include) = &select.include
+        && !matches_instance(include, instance)
+    {
+        return Err("its tags or metadata are not in select.include".into());
+    }
+    let exclude = &select.exclude;
+    if exclude.selects_instances()
+        && matches_service(exclude, service)
+        && matches_instance(exclude, instance)
+    {
+        return Err("its tags or metadata are in select.exclude".into());
+    }
+    Ok(())
+}
+
+fn matches_service(matcher: &Matcher, service: &Service) -> bool {
+    let fits =
+        |globs: &Option<GlobSet>, text: &str| globs.as_ref().is_none_or(|g| g.is_match(text));
+    fits(&matcher.services, &service.key.name) && fits(&matcher.groups, &service.key.group)
+}
+
+fn matches_instance(matcher: &Matcher, instance: &Instance) -> bool {
+    let value = |key: &str| {
+        instance
+            .labels
+            .iter()
+            .find(|(k, _)| &**k == key)
+            .map(|(_, value)| &**value)
+    };
+    let tags = matcher.tags.as_ref().is_none_or(|globs| {
+        value(TAGS)
+            .unwrap_or_default()
+            .split(',')
+            .filter(|tag| !tag.is_empty())
+            .any(|tag| globs.is_match(tag))
+    });
+    tags && matcher
+        .metadata
+        .iter()
+        .all(|(key, globs)| value(key).is_some_and(|value| globs.is_match(value)))
+}

@@ -1,0 +1,100 @@
+//! Shorthand for tests.
+
+use diolkos_istio::{Location, Resolution};
+use diolkos_model::{Health, Instance, Interner, Locality, Port, Service, ServiceKey};
+use globset::GlobSet;
+
+use crate::{
+    Endpoints, Grant, LabelPolicy, Matcher, Policy, PortNaming, PortPolicy, Select, Template,
+};
+
+pub(crate) fn service(name: &str, namespace: &str) -> Service {
+    with_instances(name, namespace, vec![])
+}
+
+pub(crate) fn with_instances(name: &str, namespace: &str, instances: Vec<Instance>) -> Service {
+    let key = ServiceKey {
+        registry: "consul".into(),
+        namespace: namespace.into(),
+        group: "".into(),
+        name: name.into(),
+    };
+    Service::new(key, [].into(), instances)
+}
+
+pub(crate) fn instance(id: &str, port: u32) -> Instance {
+    Instance {
+        id: id.into(),
+        address: format!(
+            "10.0.0.{}",
+            id.bytes().map(u32::from).sum::<u32>() % 200 + 1
+        )
+        .parse()
+        .unwrap(),
+        ports: [self::port("", port, None)].into(),
+        health: Health::Healthy,
+        weight: None,
+        locality: Locality {
+            region: "dc1".into(),
+            ..Locality::default()
+        },
+        version: None,
+        labels: [].into(),
+    }
+}
+
+pub(crate) fn port(name: &str, number: u32, protocol: Option<&str>) -> Port {
+    Port {
+        name: name.into(),
+        number,
+        protocol: protocol.map(Into::into),
+    }
+}
+
+pub(crate) fn with_labels(mut instance: Instance, labels: &[(&str, &str)]) -> Instance {
+    instance.labels = Interner::new().labels(labels.iter().copied());
+    instance
+}
+
+pub(crate) fn label_policy() -> LabelPolicy {
+    LabelPolicy {
+        include: None,
+        exclude: GlobSet::empty(),
+        rename: [].into(),
+    }
+}
+
+pub(crate) fn policy() -> Policy {
+    Policy {
+        registry: "consul".into(),
+        priority: 0,
+        select: Select {
+            include: None,
+            exclude: Matcher::default(),
+            healthy_only: true,
+        },
+        namespace: Template::literal("diolkos"),
+        host: Template::parse("{service}.service.consul").unwrap(),
+        aliases: vec![],
+        endpoints: Endpoints::WorkloadEntry,
+        location: Location::MeshInternal,
+        resolution: Resolution::Static,
+        export_to: vec![],
+        ports: PortPolicy {
+            naming: PortNaming::ProtocolNumber,
+            service_port: None,
+            protocols: vec![],
+            default_protocol: "tcp".into(),
+        },
+        labels: label_policy(),
+        locality: None,
+        network: None,
+        service_account: None,
+        tls_mode: None,
+        object_labels: [].into(),
+        grant: Grant {
+            cluster_domain: "cluster.local".into(),
+            ..Grant::default()
+        },
+    }
+}
