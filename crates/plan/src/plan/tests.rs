@@ -45,10 +45,7 @@ fn reasons(plan: &Plan, of: Verdict) -> Vec<Reason> {
 }
 
 fn yaml(plan: &Plan) -> serde_json::Value {
-    plan.objects
-        .iter()
-        .map(Object::manifest)
-        .collect()
+    plan.objects.iter().map(Object::manifest).collect()
 }
 
 fn dialled(plan: &Plan) -> Vec<(u32, &str, &str)> {
@@ -319,7 +316,13 @@ fn refusals() {
         p.grant.namespaces = vec!["elsewhere".into()];
         p
     };
+    let numeric = {
+        let mut p = policy();
+        p.host = Template::parse("{service}.1").unwrap();
+        p
+    };
     for (policy, ports, expected) in [
+        (numeric, 80, Reason::HostDenied),
         (excluded, 80, Reason::ServiceExcluded),
         (cluster, 80, Reason::HostDenied),
         (unresolved, 80, Reason::TemplateUnresolved),
