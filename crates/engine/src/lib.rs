@@ -1,1 +1,23 @@
-//! The one task that owns all mutable state and publishes what the mesh should hold.
+//! The one task that owns all mutable state.
+//!
+//! ```text
+//!  sources ── Envelope ──►┐                        ┌─► watch<Arc<Desired>>  (sinks make it true)
+//!  configuration ────────►│ State: store ► guard   │
+//!  operator commands ────►│ ► dirty ► plan ► claims├─► watch<Arc<View>>     (explain, console, metrics)
+//!                         └────────────────────────┘
+//! ```
+//!
+//! A whole service is planned anew whenever anything of it changed: that costs microseconds, and
+//! there is no incremental mapping that could drift. Nothing is locked; others see snapshots.
+
+#![forbid(unsafe_code)]
+
+mod claims;
+mod explain;
+mod run;
+mod state;
+mod view;
+
+pub use explain::{Explanation, RecordView, explain};
+pub use run::{Engine, Policies, Window, spawn};
+pub use view::{Known, RegistryView, View};

@@ -1,0 +1,87 @@
+//! What the engine knows, for those who look.
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use diolkos_model::{Service, ServiceKey};
+use diolkos_plan::{Planned, Policy, Reason};
+
+/// A snapshot of what the engine knows.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The generation of the desired state that it belongs to.
+    pub generation: u64,
+    /// All configured registries.
+    pub registries: BTreeMap<Arc<str>, RegistryView>,
+    /// All services that the registries have.
+    pub services: BTreeMap<ServiceKey, Arc<Known>>,
+}
+
+/// One registry.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryView {
+    /// Whether a complete snapshot was seen since the start.
+    pub complete: bool,
+    /// Whether a snapshot, complete or not, was seen since the start.
+    pub synced: bool,
+    /// Why the last snapshot was not complete, if it was not.
+    pub partial: Option<Arc<str>>,
+    /// Services that the registry has, or that are held.
+    pub services: usize,
+    /// Their instances.
+    pub instances: usize,
+    /// Endpoints in the mesh.
+    pub endpoints: usize,
+    /// Objects in the mesh.
+    pub objects: usize,
+    /// Services that an incomplete snapshot lacked and that stay for now.
+    pub held_services: usize,
+    /// Instances that an incomplete answer lacked and that stay for now.
+    pub held_instances: usize,
+    /// Services that are not carried over, by reason.
+    pub refused: BTreeMap<Reason, usize>,
+    /// Instances that are left out, by reason.
+    pub dropped: BTreeMap<Reason, usize>,
+    /// Services with an advice, by reason.
+    pub advice: BTreeMap<Reason, usize>,
+    /// One refusal, as an example for people.
+    pub example: Option<String>,
+}
+
+/// One service and what became of it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// As the registry has it (with what is held).
+    pub service: Arc<Service>,
+    /// The policy that it was planned by.
+    pub policy: Arc<Policy>,
+    /// The host that it claims.
+    pub host: Option<String>,
+    /// Whether the host had to be altered to be valid.
+    pub altered: bool,
+    /// The service that has the host instead.
+    pub lost_to: Option<ServiceKey>,
+    /// Why it is not carried over.
+    pub refusal: Option<(Reason, String)>,
+    /// The ports that clients dial.
+    pub ports: Vec<u32>,
+    /// Its endpoints.
+    pub endpoints: usize,
+    /// The instances that are left out, by reason.
+    pub dropped: BTreeMap<Reason, usize>,
+    /// What could be better.
+    pub advice: Vec<Reason>,
+    /// Instances that an incomplete answer lacked and that stay for now.
+    pub held: Vec<Arc<str>>,
+    /// Its objects; `None` if it is refused. They are in the mesh unless it lost its host.
+    pub planned: Option<Arc<Planned>>,
+    /// When the registry's record changed last.
+    pub changed: SystemTime,
+}
+
+impl Known {
+    /// Whether its objects are in the mesh.
+    #[must_use]
+    pub fn is_carried(&self) -> bool {
+        self.planned.is_some() && self.refusal.is_none() && self.lost_to.is_none()
+    }
+}
