@@ -1,1 +1,20 @@
-//! The HTTP API: health, metrics, registries, services, explain.
+//! The HTTP API: health, metrics, registries, services, explain. Read only.
+//!
+//! | path | what |
+//! |---|---|
+//! | `/healthz` | the process runs |
+//! | `/readyz` | the sink was read, and every registry was synchronised or is known to be away |
+//! | `/metrics` | OpenMetrics |
+//! | `/api/v1/registries` | [`RegistryStatus`] of each |
+//! | `/api/v1/services` | [`ServiceStatus`] of each, `?registry=` and `?host=` filter |
+//! | `/api/v1/explain?host=` | [`Explained`]: from the registry's record to the objects, every decision; takes a host, a service, an object, an instance id or an address |
+
+#![forbid(unsafe_code)]
+
+mod http;
+mod state;
+mod status;
+
+pub use http::{Encode, serve};
+pub use state::{Observer, Sources};
+pub use status::{Condition, Explained, RegistryStatus, ServiceStatus, Written};

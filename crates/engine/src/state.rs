@@ -122,7 +122,7 @@ impl State {
                 self.remove(&key);
             }
             Event::SnapshotEnd { epoch, evidence } => {
-                self.snapshot_end(&registry, epoch, &evidence)
+                self.snapshot_end(&registry, epoch, &evidence);
             }
         }
     }

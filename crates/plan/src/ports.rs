@@ -39,8 +39,11 @@ struct Entry {
 struct Registered<'a> {
     slot: &'a Arc<str>,
     number: u32,
-    votes: BTreeMap<Arc<str>, usize>,
+    votes: Votes,
 }
+
+/// How many instances name each protocol.
+type Votes = BTreeMap<Arc<str>, usize>;
 
 /// Lays out the ports that `instances` registered. Health does not count here: a service whose
 /// instances fail must keep its shape.
@@ -253,7 +256,7 @@ fn collect<'a>(
     instances: &[&'a Instance],
     decisions: &mut Decisions,
 ) -> Vec<Registered<'a>> {
-    let mut found: BTreeMap<(&Arc<str>, u32), BTreeMap<Arc<str>, usize>> = BTreeMap::new();
+    let mut found: BTreeMap<(&Arc<str>, u32), Votes> = BTreeMap::new();
     for instance in instances {
         for port in instance.ports.iter() {
             if !is_port(port.number) {

@@ -1,0 +1,86 @@
+//! What the API looks at.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use diolkos_engine::View;
+use diolkos_sink_api::Ledger;
+use diolkos_source_api::Health;
+use tokio::sync::watch;
+
+/// The health of every running source. Shared: the supervisor of sources changes it, readers copy.
+#[derive(Clone, Debug, Default)]
+pub struct Sources(Arc<RwLock<BTreeMap<Arc<str>, watch::Receiver<Health>>>>);
+
+impl Sources {
+    /// No sources.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A source runs.
+    pub fn insert(&self, registry: Arc<str>, health: watch::Receiver<Health>) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(registry, health);
+    }
+
+    /// A source ended.
+    pub fn remove(&self, registry: &str) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(registry);
+    }
+
+    /// The health of all of them now.
+    #[must_use]
+    pub fn health(&self) -> BTreeMap<Arc<str>, Health> {
+        let sources = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        sources
+            .iter()
+            .map(|(name, health)| (name.clone(), health.borrow().clone()))
+            .collect()
+    }
+}
+
+/// All that can be looked at.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    /// What the engine knows.
+    pub view: watch::Receiver<Arc<View>>,
+    /// How the sources are.
+    pub sources: Sources,
+    /// What the sink did; `None` if there is no sink that keeps running.
+    pub ledger: Option<Ledger>,
+}
+
+impl Observer {
+    /// Why not ready, or `Ok`.
+    ///
+    /// A registry that is away does not make Diolkos unready: the mesh stays as it is, and a
+    /// restart by the kubelet would help nobody.
+    ///
+    /// # Errors
+    /// One line for people.
+    pub fn ready(&self) -> Result<(), String> {
+        let view = self.view.borrow().clone();
+        let health = self.sources.health();
+        for (name, registry) in &view.registries {
+            let waiting = health
+                .get(name)
+                .is_none_or(|h| matches!(h.phase.as_str(), "Connecting" | "Syncing"));
+            if !registry.synced && waiting {
+                return Err(format!("registry {name}: the first snapshot is under way"));
+            }
+        }
+        if let Some(error) = self.ledger.as_ref().and_then(Ledger::unreadable) {
+            return Err(format!("the sink cannot be read: {error}"));
+        }
+        Ok(())
+    }
+}
