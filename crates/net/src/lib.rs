@@ -1,1 +1,22 @@
-//! HTTP clients with reloading credentials and TLS, back-off, rate limits.
+//! What sources share to talk to a registry: TLS and credentials that are read again when their
+//! files change, an HTTP client over several addresses, a rate limit.
+//!
+//! Nothing here retries for long or keeps state of a registry: a caller sets a deadline on each
+//! request and decides what an answer means.
+
+#![forbid(unsafe_code)]
+
+mod bucket;
+mod http;
+mod tls;
+mod token;
+
+pub use bucket::TokenBucket;
+pub use bytes::Bytes;
+pub use http::{AddressId, Answer, HttpClient, HttpConfig, HttpError, Request};
+pub use reqwest::{
+    Method, StatusCode,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
+pub use tls::{ReloadingTls, TlsConfig, TlsError};
+pub use token::{TokenError, TokenFile};
