@@ -11,6 +11,4 @@ mod types;
 pub mod validate;
 
 pub use object::{Kind, Object, ObjectKey, Spec, annotation, label};
-pub use types::{
-    Location, Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadSelector,
-};
+pub use types::{Location, Resolution, ServiceEntry, ServicePort, WorkloadEntry, WorkloadSelector};
