@@ -59,12 +59,20 @@ async fn users_have_the_rights_that_rbac_gives() -> anyhow::Result<()> {
     kubernetes
         .kubectl(&[
             "create",
-            "clusterrolebinding",
-            "viewers",
-            "--clusterrole=view",
-            "--group=viewers",
+            "clusterrole",
+            "lister",
+            "--verb=list",
+            "--resource=pods",
         ])
         .await?;
+    let binding = [
+        "create",
+        "clusterrolebinding",
+        "viewers",
+        "--clusterrole=lister",
+        "--group=viewers",
+    ];
+    kubernetes.kubectl(&binding).await?;
     eventually(SOON, "the viewer may list", can).await;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use diolkos_testkit::eventually;
 
 /// Waits until no process has this id.
-pub async fn assert_gone(pid: u32) {
+pub(crate) async fn assert_gone(pid: u32) {
     let gone = async || !Path::new(&format!("/proc/{pid}")).exists();
     eventually(
         Duration::from_secs(5),
