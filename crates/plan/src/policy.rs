@@ -56,8 +56,8 @@ pub struct Policy {
 pub struct Select {
     /// A service is taken if one of these matches it; `None` takes all.
     pub include: Option<Matcher>,
-    /// A service or instance that this matches is left out.
-    pub exclude: Matcher,
+    /// A service or instance that one of these matches is left out.
+    pub exclude: Vec<Matcher>,
     /// Leave out unhealthy instances.
     pub healthy_only: bool,
 }

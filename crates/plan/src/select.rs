@@ -17,8 +17,10 @@ pub(crate) fn service(select: &Select, service: &Service) -> Result<(), String> 
         return Err(format!("'{name}' is not in select.include"));
     }
     // An exclusion that looks at instances excludes those, not the whole service.
-    let exclude = &select.exclude;
-    if !exclude.is_empty() && !exclude.selects_instances() && matches_service(exclude, service) {
+    let excluded = |matcher: &Matcher| {
+        !matcher.is_empty() && !matcher.selects_instances() && matches_service(matcher, service)
+    };
+    if select.exclude.iter().any(excluded) {
         return Err(format!("'{name}' is in select.exclude"));
     }
     Ok(())
@@ -35,11 +37,12 @@ pub(crate) fn instance(
     {
         return Err("its tags or metadata are not in select.include".into());
     }
-    let exclude = &select.exclude;
-    if exclude.selects_instances()
-        && matches_service(exclude, service)
-        && matches_instance(exclude, instance)
-    {
+    let excluded = |matcher: &Matcher| {
+        matcher.selects_instances()
+            && matches_service(matcher, service)
+            && matches_instance(matcher, instance)
+    };
+    if select.exclude.iter().any(excluded) {
         return Err("its tags or metadata are in select.exclude".into());
     }
     Ok(())

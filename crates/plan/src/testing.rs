@@ -5,7 +5,7 @@ use diolkos_model::{Health, Instance, Interner, Locality, Port, Service, Service
 use globset::GlobSet;
 
 use crate::{
-    Endpoints, Grant, LabelPolicy, Matcher, Policy, PortNaming, PortPolicy, Select, Template,
+    Endpoints, Grant, LabelPolicy, Policy, PortNaming, PortPolicy, Select, Template,
 };
 
 pub(crate) fn service(name: &str, namespace: &str) -> Service {
@@ -70,7 +70,7 @@ pub(crate) fn policy() -> Policy {
         priority: 0,
         select: Select {
             include: None,
-            exclude: Matcher::default(),
+            exclude: vec![],
             healthy_only: true,
         },
         namespace: Template::literal("diolkos"),

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use diolkos_istio::{Location, Resolution};
 use diolkos_model::{Health, Instance, Locality, Port};
 use diolkos_plan::{
-    Endpoints, Grant, LabelPolicy, Matcher, PortNaming, PortPolicy, Select, Template,
+    Endpoints, Grant, LabelPolicy, PortNaming, PortPolicy, Select, Template,
 };
 use globset::GlobSet;
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ fn policy(registry: &str, priority: i32) -> Arc<Policy> {
         priority,
         select: Select {
             include: None,
-            exclude: Matcher::default(),
+            exclude: vec![],
             healthy_only: true,
         },
         namespace: Template::literal("diolkos"),

@@ -290,10 +290,10 @@ fn names() {
 fn refusals() {
     let excluded = {
         let mut p = policy();
-        p.select.exclude = Matcher {
+        p.select.exclude = vec![Matcher {
             services: Some(globs(&["w?b"])),
             ..Matcher::default()
-        };
+        }];
         p
     };
     let cluster = {
