@@ -4,9 +4,7 @@ use diolkos_istio::{Location, Resolution};
 use diolkos_model::{Health, Instance, Interner, Locality, Port, Service, ServiceKey};
 use globset::GlobSet;
 
-use crate::{
-    Endpoints, Grant, LabelPolicy, Policy, PortNaming, PortPolicy, Select, Template,
-};
+use crate::{Endpoints, Grant, LabelPolicy, Policy, PortNaming, PortPolicy, Select, Template};
 
 pub(crate) fn service(name: &str, namespace: &str) -> Service {
     with_instances(name, namespace, vec![])
