@@ -180,7 +180,7 @@ impl Observer {
             Some(record) => (
                 Some(time(record.at)),
                 match record.result {
-                    Ok(outcome) => format!("{outcome:?}").to_lowercase(),
+                    Ok(outcome) => outcome.as_str().to_owned(),
                     Err(error) => format!("failed: {error}"),
                 },
             ),

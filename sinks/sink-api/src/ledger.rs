@@ -93,6 +93,11 @@ impl Ledger {
         })
     }
 
+    /// For sinks that are not driven by [`crate::drive`]: a generation was worked through.
+    pub fn finished(&self, generation: u64) {
+        self.progress(0, generation);
+    }
+
     pub(crate) fn note(&self, key: ObjectKey, record: Record) {
         self.write(|inner| {
             let gone = matches!(record.result, Ok(Outcome::Deleted | Outcome::AlreadyGone));

@@ -114,6 +114,19 @@ pub enum Outcome {
     AlreadyGone,
 }
 
+impl Outcome {
+    /// The name, for metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Deleted => "deleted",
+            Self::AlreadyGone => "already-gone",
+        }
+    }
+}
+
 /// Why a change was not made.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 pub enum WriteError {
