@@ -7,7 +7,7 @@
 //! - istiod's webhook, by `pkg/config/validation` of istio.io/istio. A receiver of MCP has only
 //!   this one.
 //!
-//! Written after Istio 1.31; `tests/istioctl.rs` compares with the real `istioctl validate`. What
+//! Written after Istio 1.31; `tests/oracles` compares with the real `istioctl` and API server. What
 //! Istio only warns of is no [`Violation`]. A rule is an error here if and only if one of the two
 //! refuses the object, with two exceptions: protocol names are compared in ASCII, and `DYNAMIC_DNS`,
 //! which Diolkos does not use, is refused.

@@ -77,7 +77,7 @@ fn address(spec: &WorkloadEntry, resolution: Option<Resolution>) -> Result<(), V
         // Static or stand-alone: an endpoint behind a network's gateway needs no address.
         _ if address.is_empty() && spec.network.is_empty() => Err(Violation::AddressMissing),
         _ if address.is_empty() || is_ip_address(address) => Ok(()),
-        _ if address.starts_with(UNIX) => unix(spec),
+        _ if address.starts_with(UNIX) => unix(address),
         Some(Resolution::Static) => Err(Violation::AddressNotIp {
             address: clip(address),
         }),
@@ -95,16 +95,11 @@ fn ip_or_name(address: &str) -> Result<(), Violation> {
 }
 
 /// `ValidateUnixAddress`, and the CRD, which also refuses a final `/` of an abstract socket.
-fn unix(spec: &WorkloadEntry) -> Result<(), Violation> {
-    let path = spec.address.strip_prefix(UNIX).unwrap_or_default();
+fn unix(address: &str) -> Result<(), Violation> {
+    let path = address.strip_prefix(UNIX).unwrap_or_default();
     if !path.starts_with(['/', '@']) || path.ends_with('/') {
         return Err(Violation::UnixAddress {
-            address: clip(&spec.address),
-        });
-    }
-    if !spec.ports.is_empty() {
-        return Err(Violation::UnixWithPorts {
-            address: clip(&spec.address),
+            address: clip(address),
         });
     }
     Ok(())
@@ -132,6 +127,10 @@ fn shape(spec: &WorkloadEntry, found: &mut Vec<Violation>) {
     note(found, items(spec.labels.len(), limit::LABELS), || {
         "labels".into()
     });
+    if spec.address.starts_with(UNIX) && !spec.ports.is_empty() {
+        let address = clip(&spec.address);
+        found.push(Violation::UnixWithPorts { address });
+    }
     for (name, port) in &spec.ports {
         let field = || format!("ports[{:?}]", clip(name));
         note(found, port_name(name), field);
