@@ -14,17 +14,27 @@
 //! ```
 
 pub mod consul;
+pub mod envoy;
 pub mod eventually;
 mod home;
+pub mod istiod;
 pub mod kubernetes;
 pub mod pki;
 pub mod ports;
 pub mod process;
+pub mod program;
 mod programs;
+pub mod proxy;
+pub mod upstream;
 
 pub use consul::Consul;
+pub use envoy::{Envoy, EnvoyOptions};
 pub use eventually::eventually;
+pub use istiod::Istiod;
 pub use kubernetes::{AuditRecord, Kubernetes};
+pub use program::Program;
+pub use proxy::TcpProxy;
+pub use upstream::HttpUpstream;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -226,7 +226,7 @@ pub(crate) async fn with_free_ports<T>(mut start: impl AsyncFnMut() -> Result<T>
                         .to_lowercase()
                         .contains("address already in use") =>
             {
-                attempt += 1
+                attempt += 1;
             }
             result => return result,
         }

@@ -1,0 +1,92 @@
+//! Any program as a child process: what is under test, run as a user runs it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::eventually::Outcome;
+use crate::home::Home;
+use crate::process::{Process, Spec};
+
+/// A running program with a temporary folder of its own. Dropping it ends it (SIGTERM, then SIGKILL).
+#[derive(Debug)]
+pub struct Program {
+    // The process ends before its folder goes.
+    process: Process,
+    home: Home,
+}
+
+/// What to run, before it runs.
+#[derive(Debug)]
+pub struct Prepared {
+    name: String,
+    binary: PathBuf,
+    home: Home,
+}
+
+impl Program {
+    /// Makes a folder for the program, so that files can be put there before it starts.
+    ///
+    /// # Errors
+    /// When there can be no temporary folder.
+    pub fn prepare(name: &str, binary: &Path) -> Result<Prepared> {
+        Ok(Prepared {
+            name: name.to_owned(),
+            binary: binary.to_owned(),
+            home: Home::new(name)?,
+        })
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The process, to pause, kill and restart it.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The folder.
+    pub fn home(&self) -> PathBuf {
+        self.home.data()
+    }
+
+    /// What it wrote to standard output and standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.process.log()).unwrap_or_default()
+    }
+
+    /// Waits until `check` finds something.
+    ///
+    /// # Errors
+    /// When the program ends or `deadline` passes first, with the end of its log.
+    pub async fn ready<O: Outcome>(
+        &self,
+        deadline: Duration,
+        check: impl AsyncFnMut() -> O,
+    ) -> Result<O::Value> {
+        self.process.ready(deadline, check).await
+    }
+}
+
+impl Prepared {
+    /// The folder.
+    pub fn home(&self) -> PathBuf {
+        self.home.data()
+    }
+
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(self, args: &[String]) -> Result<Program> {
+        let log = self.home.log(&self.name);
+        let spec = Spec::new(&self.name, self.binary, log).args(args);
+        Ok(Program {
+            process: Process::start(spec)?,
+            home: self.home,
+        })
+    }
+}
