@@ -29,7 +29,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The datacenter's name [`dc1`].
+    /// The datacenter's name, by default `dc1`.
     #[must_use]
     pub fn datacenter(mut self, name: &str) -> Self {
         self.datacenter = name.to_owned();
