@@ -62,6 +62,28 @@ pub struct Select {
     pub healthy_only: bool,
 }
 
+impl Select {
+    /// Whether a service of this name can be carried over at all, so that sources need not read
+    /// what the plan would leave out. Groups, tags and metadata are looked at by the plan.
+    #[must_use]
+    pub fn takes_name(&self, name: &str) -> bool {
+        let included = self
+            .include
+            .as_ref()
+            .and_then(|include| include.services.as_ref())
+            .is_none_or(|globs| globs.is_match(name));
+        let excluded = self.exclude.iter().any(|exclude| {
+            exclude.groups.is_none()
+                && !exclude.selects_instances()
+                && exclude
+                    .services
+                    .as_ref()
+                    .is_some_and(|globs| globs.is_match(name))
+        });
+        included && !excluded
+    }
+}
+
 /// Globs on the parts of a service. A service matches if, for every part that has globs, one of
 /// them matches; tags and metadata are those of its instances and select instances.
 #[derive(Clone, Debug, Default)]
