@@ -50,6 +50,7 @@ use diolkos_source_api::Evidence;
 use diolkos_source_api::{Epoch, Source, SourceCx, SourceError};
 
 pub use config::{Config, Consistency, Select};
+pub use diolkos_net::TlsConfig;
 
 use crate::{api::Api, datacenter::Datacenter, session::Session};
 
