@@ -245,3 +245,6 @@ pub(crate) fn is_readable(name: &str) -> bool {
 fn hash_tags(tags: &[String]) -> u64 {
     xxh3_64(tags.join("\0").as_bytes())
 }
+
+#[cfg(test)]
+mod tests;

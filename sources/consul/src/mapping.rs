@@ -217,3 +217,6 @@ fn locality(entry: &Entry, interner: &mut Interner) -> Locality {
         sub_zone: interner.string(""),
     }
 }
+
+#[cfg(test)]
+mod tests;
