@@ -50,7 +50,7 @@ impl Bed {
 
     async fn put(&mut self, object: &Object) -> Result<Outcome, WriteError> {
         let hash = object.content_hash();
-        let object = object.clone().into();
+        let object = object.clone();
         self.one(Change::Put { object, hash }).await
     }
 
@@ -210,7 +210,6 @@ async fn one_bad_object_holds_nobody_back() {
     let changes = ["a", "b"].map(|name| {
         let object = object(name, "10.0.0.1");
         let hash = object.content_hash();
-        let object = object.into();
         Change::Put { object, hash }
     });
     let applied = bed.sink.apply(changes.into()).await;
