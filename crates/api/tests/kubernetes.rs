@@ -1,0 +1,140 @@
+//! The CRDs in a real API server: accepted, and as strict as `check`.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::time::Duration;
+
+use diolkos_api::{crds, raw::Registry};
+use diolkos_testkit::{Kubernetes, eventually};
+use serde_json::{Value, json};
+
+async fn with_crds() -> Kubernetes {
+    let kubernetes = Kubernetes::builder()
+        .without_controller_manager()
+        .start()
+        .await
+        .unwrap();
+    kubernetes.apply(&crds()).await.unwrap();
+    let get = ["get", "registries"];
+    eventually(Duration::from_secs(30), "the kind is served", async || {
+        kubernetes.kubectl(&get).await
+    })
+    .await;
+    kubernetes
+}
+
+fn registry(name: &str, spec: &Value) -> String {
+    json!({
+        "apiVersion": "diolkos.io/v1alpha1", "kind": "Registry",
+        "metadata": {"name": name}, "spec": spec,
+    })
+    .to_string()
+}
+
+#[tokio::test]
+async fn a_real_api_server_takes_what_check_takes() {
+    let kubernetes = with_crds().await;
+    kubernetes.apply(include_str!("full.yaml")).await.unwrap();
+    let found = kubernetes
+        .get_json(&["get", "reg", "consul-a"])
+        .await
+        .unwrap();
+    let found: Registry = serde_json::from_value(found).unwrap();
+    // Nothing was pruned, and no default was put in.
+    let written = include_str!("full.yaml");
+    let loaded: Value = serde_saphyr::from_str(written).unwrap();
+    assert_eq!(json!(found.spec), loaded["spec"]);
+
+    for (name, spec, message) in [
+        (
+            "both",
+            json!({"consul": {}, "file": {"path": "/s"}}),
+            "exactly one of consul, file is needed",
+        ),
+        ("none", json!({}), "exactly one of consul, file is needed"),
+        (
+            "import",
+            json!({"consul": {}, "import": "Claimed"}),
+            "only All works",
+        ),
+        (
+            "resolution",
+            json!({"consul": {}, "export": {"resolution": "DNS"}}),
+            "only STATIC",
+        ),
+        (
+            "unknown",
+            json!({"consul": {}, "exprot": {}}),
+            "not declared in schema",
+        ),
+        (
+            "protocol",
+            json!({"consul": {}, "export": {"ports": {"defaultProtocol": "quic"}}}),
+            "quic",
+        ),
+        (
+            "port",
+            json!({"consul": {}, "export": {"ports": {"servicePort": 65536}}}),
+            "65535",
+        ),
+        (
+            "duration",
+            json!({"consul": {}, "guard": {"emptyHold": "60"}}),
+            "emptyHold",
+        ),
+        (
+            "token",
+            json!({"consul": {"token": {}}}),
+            "exactly one of file, secretRef",
+        ),
+        (
+            "tls",
+            json!({"consul": {"tls": {"certFile": "/c"}}}),
+            "certFile and keyFile go together",
+        ),
+        (
+            &"n".repeat(64),
+            json!({"consul": {}}),
+            "at most 63 characters",
+        ),
+    ] {
+        let refused = kubernetes.apply(&registry(name, &spec)).await;
+        let error = format!("{:#}", refused.expect_err(name));
+        assert!(error.contains(message), "{name}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn columns_of_a_listing() {
+    let kubernetes = with_crds().await;
+    let file = json!({"file": {"path": "/services"}});
+    kubernetes.apply(&registry("files", &file)).await.unwrap();
+    let status = json!({"status": {
+        "registry": "file", "services": 7,
+        "conditions": [
+            {"type": "Connected", "status": "True", "reason": "x", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+            {"type": "Synced", "status": "False", "reason": "x", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        ],
+    }})
+    .to_string();
+    let patch = [
+        "patch",
+        "reg",
+        "files",
+        "--subresource=status",
+        "--type=merge",
+        "--patch",
+        &status,
+    ];
+    kubernetes.kubectl(&patch).await.unwrap();
+    let table = kubernetes.kubectl(&["get", "diolkos"]).await.unwrap();
+    let rows: Vec<Vec<_>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        rows[0],
+        ["NAME", "REGISTRY", "CONNECTED", "SYNCED", "SERVICES", "AGE"]
+    );
+    assert_eq!(rows[1][..5], ["files", "file", "True", "False", "7"]);
+}
