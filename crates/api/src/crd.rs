@@ -84,3 +84,19 @@ impl Transform for ForEditors {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_of_the_crd_know_every_kind_of_registry() {
+        let [crd] = definitions();
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let rule = spec["x-kubernetes-validations"][0].to_string();
+        for (variant, _) in RegistrySpec::default().variants() {
+            assert!(spec["properties"][variant].is_object(), "{variant}");
+            assert!(rule.contains(&format!("has(self.{variant})")), "{rule}");
+        }
+    }
+}

@@ -8,18 +8,21 @@ use diolkos_api::{crds, raw::Registry};
 use diolkos_testkit::{Kubernetes, eventually};
 use serde_json::{Value, json};
 
+/// A cluster that took the CRDs without a warning.
 async fn with_crds() -> Kubernetes {
     let kubernetes = Kubernetes::builder()
         .without_controller_manager()
         .start()
         .await
         .unwrap();
-    kubernetes.apply(&crds()).await.unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, crds()).unwrap();
+    let path = file.path().to_str().unwrap();
+    let apply = ["apply", "--server-side", "--warnings-as-errors", "-f", path];
+    kubernetes.kubectl(&apply).await.unwrap();
     let get = ["get", "registries"];
-    eventually(Duration::from_secs(30), "the kind is served", async || {
-        kubernetes.kubectl(&get).await
-    })
-    .await;
+    let served = async || kubernetes.kubectl(&get).await;
+    eventually(Duration::from_secs(30), "the kind is served", served).await;
     kubernetes
 }
 
