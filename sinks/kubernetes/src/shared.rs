@@ -1,0 +1,59 @@
+//! The cache, shared between the tasks that watch and those who write.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use diolkos_istio::{Kind, ObjectKey};
+use diolkos_sink_api::Observed;
+use kube::api::ObjectMeta;
+use tokio::sync::Notify;
+
+use crate::{cache::Cache, entry::Entry};
+
+/// How long changes are gathered before they are told: one `kubectl apply` of many objects is one batch.
+const GATHER: Duration = Duration::from_millis(5);
+
+#[derive(Default)]
+pub(crate) struct Shared {
+    cache: Mutex<Cache>,
+    changed: Notify,
+}
+
+impl Shared {
+    /// Changes the cache, and wakes who waits for changes of others.
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Cache) -> T) -> T {
+        let mut cache = self.lock();
+        let result = change(&mut cache);
+        if cache.has_changes() {
+            self.changed.notify_one();
+        }
+        result
+    }
+
+    pub(crate) fn get(&self, key: &ObjectKey) -> Option<Entry> {
+        self.lock().get(key).cloned()
+    }
+
+    /// What the cache keeps of an answer.
+    pub(crate) fn read(&self, kind: Kind, meta: &ObjectMeta) -> Option<Entry> {
+        self.lock().read(kind, meta).map(|(_, entry)| entry)
+    }
+
+    /// Waits for changes of others. They are taken in the last step, so a dropped future loses nothing.
+    pub(crate) async fn changes(&self) -> Vec<Observed> {
+        loop {
+            if self.lock().has_changes() {
+                tokio::time::sleep(GATHER).await;
+                return self.lock().take_changes();
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        // Nothing in the cache can be half done when a holder panics: each event is one insertion.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
