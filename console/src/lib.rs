@@ -17,4 +17,4 @@ mod status;
 
 pub use http::{Encode, serve};
 pub use state::{Observer, Sources};
-pub use status::{Condition, Explained, RegistryStatus, ServiceStatus, Written};
+pub use status::{Condition, Explained, RegistryStatus, ServiceStatus, Written, time};

@@ -193,7 +193,9 @@ impl Observer {
     }
 }
 
-fn time(at: SystemTime) -> String {
+/// RFC 3339, to the second, in UTC: how every time is told.
+#[must_use]
+pub fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }
 

@@ -130,7 +130,7 @@ impl Layout {
         is_default: bool,
         decisions: &mut Decisions,
     ) {
-        let protocol = majority(registered);
+        let protocol = majority(policy, registered);
         let fixed = policy.service_port.filter(|_| is_default).map(u32::from);
         let one = fixed.or_else(|| {
             (registered.len() > MOST_DISTINCT).then(|| {
@@ -161,7 +161,13 @@ impl Layout {
                     ),
                 );
             }
-            self.add(port.slot, port.number, &majority(&[port]), false, decisions);
+            self.add(
+                port.slot,
+                port.number,
+                &majority(policy, &[port]),
+                false,
+                decisions,
+            );
         }
     }
 
@@ -267,11 +273,11 @@ fn collect<'a>(
                 );
                 continue;
             }
-            *found
-                .entry((&port.name, port.number))
-                .or_default()
-                .entry(protocol(policy, service, port))
-                .or_default() += 1;
+            let votes = found.entry((&port.name, port.number)).or_default();
+            // Who says nothing has no vote: one instance without the metadata makes no TCP service.
+            if let Some(protocol) = protocol(policy, service, port) {
+                *votes.entry(protocol).or_default() += 1;
+            }
         }
     }
     found
@@ -284,9 +290,8 @@ fn collect<'a>(
         .collect()
 }
 
-/// The protocol of a registered port: a rule of the policy, the registry's word, the port's name,
-/// the default.
-fn protocol(policy: &PortPolicy, service: &Service, port: &Port) -> Arc<str> {
+/// The protocol of a registered port: a rule of the policy, the registry's word, the port's name.
+fn protocol(policy: &PortPolicy, service: &Service, port: &Port) -> Option<Arc<str>> {
     let rule = policy.protocols.iter().find(|rule| {
         let fits_port = rule
             .port
@@ -317,11 +322,10 @@ fn protocol(policy: &PortPolicy, service: &Service, port: &Port) -> Arc<str> {
                 .map(|p| p.to_lowercase().into())
         })
         .or_else(by_name)
-        .unwrap_or_else(|| policy.default_protocol.clone())
 }
 
-/// The protocol that most instances name; of equal ones the first by name.
-fn majority(registered: &[&Registered<'_>]) -> Arc<str> {
+/// The protocol that most instances name; of equal ones the first by name, of none the default.
+fn majority(policy: &PortPolicy, registered: &[&Registered<'_>]) -> Arc<str> {
     let mut votes: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
     for (protocol, count) in registered.iter().flat_map(|r| &r.votes) {
         *votes.entry(protocol).or_default() += count;
@@ -329,8 +333,10 @@ fn majority(registered: &[&Registered<'_>]) -> Arc<str> {
     votes
         .into_iter()
         .max_by(|a, b| a.1.cmp(&b.1).then(b.0.cmp(a.0)))
-        .map(|(protocol, _)| protocol.clone())
-        .unwrap_or_default()
+        .map_or_else(
+            || policy.default_protocol.clone(),
+            |(protocol, _)| protocol.clone(),
+        )
 }
 
 /// The one port for a service with dynamic ports: 80 for HTTP, else the lowest registered.

@@ -161,6 +161,40 @@ fn dynamic_ports_collapse_to_one() {
 }
 
 #[test]
+fn who_names_no_protocol_has_no_vote() {
+    let with = |id: &str, protocol: Option<&str>| {
+        let mut i = instance(id, 80);
+        i.ports = [port("", 80, protocol)].into();
+        i
+    };
+    for (protocols, expected, advice) in [
+        (&[None, None][..], "TCP", &[][..]),
+        (&[None, None, Some("http")], "HTTP", &[]),
+        (
+            &[Some("grpc"), Some("http"), Some("http")],
+            "HTTP",
+            &[Reason::ProtocolMixed],
+        ),
+        (
+            &[Some("http"), Some("grpc")],
+            "GRPC",
+            &[Reason::ProtocolMixed],
+        ),
+    ] {
+        let instances = protocols
+            .iter()
+            .enumerate()
+            .map(|(n, p)| with(&format!("i{n}"), *p));
+        let plan = plan(
+            &policy(),
+            &with_instances("web", "dc1", instances.collect()),
+        );
+        assert_eq!(plan.ports()[0].protocol, expected, "{protocols:?}");
+        assert_eq!(reasons(&plan, Verdict::Advice), advice, "{protocols:?}");
+    }
+}
+
+#[test]
 fn a_service_port_hides_the_registered_ones() {
     let mut policy = policy();
     policy.ports.service_port = Some(80);

@@ -1,0 +1,106 @@
+//! Documents from disk, and what the commands say about them.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context;
+use diolkos_api::{CheckedRegistry, Credential, Fault, SourceSettings, TlsMaterial};
+use diolkos_engine::Policies;
+use serde::Serialize;
+
+/// Loads and checks the documents under all paths.
+pub(crate) fn load(paths: &[PathBuf]) -> (Vec<CheckedRegistry>, Vec<Fault>) {
+    let loaded = diolkos_api::load(paths);
+    (loaded.registries, loaded.faults)
+}
+
+/// As [`load`]; faults are reported, and then there are no documents.
+pub(crate) fn load_or_report(paths: &[PathBuf]) -> anyhow::Result<Option<Vec<CheckedRegistry>>> {
+    let (registries, faults) = load(paths);
+    if faults.is_empty() {
+        return Ok(Some(registries));
+    }
+    report(&faults)?;
+    Ok(None)
+}
+
+/// Writes faults to standard error, a line each.
+fn report(faults: &[Fault]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut out = std::io::stderr().lock();
+    for fault in faults {
+        writeln!(out, "{fault}")?;
+    }
+    Ok(())
+}
+
+/// The engine's form of the configuration.
+pub(crate) fn policies(registries: &[CheckedRegistry]) -> Policies {
+    registries
+        .iter()
+        .map(|registry| {
+            (
+                registry.policy.registry.clone(),
+                Arc::new(registry.policy.clone()),
+            )
+        })
+        .collect()
+}
+
+/// What `check` says.
+#[derive(Serialize)]
+pub(crate) struct Checked {
+    registries: Vec<String>,
+    faults: Vec<String>,
+}
+
+impl Checked {
+    pub(crate) fn new(registries: &[CheckedRegistry], faults: &[Fault]) -> Self {
+        Self {
+            registries: registries.iter().map(|r| r.name.to_string()).collect(),
+            faults: faults.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    pub(crate) fn table(&self) -> String {
+        let mut lines = self.faults.clone();
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        lines.push(if self.faults.is_empty() {
+            format!(
+                "{}: no fault",
+                count(self.registries.len(), "registry document")
+            )
+        } else {
+            count(self.faults.len(), "fault")
+        });
+        lines.join("\n")
+    }
+}
+
+/// A client for the cluster, if a registry keeps credentials in a Secret.
+///
+/// # Errors
+/// If one is needed and there is none.
+pub(crate) async fn client(
+    registries: &[CheckedRegistry],
+    kubeconfig: Option<&std::path::Path>,
+) -> anyhow::Result<Option<diolkos_kube_ext::Client>> {
+    let in_cluster = |registry: &&CheckedRegistry| match &registry.source {
+        SourceSettings::Consul(consul) => {
+            matches!(consul.token, Some(Credential::Secret { .. }))
+                || matches!(consul.tls.material, TlsMaterial::Secret { .. })
+        }
+        SourceSettings::File(_) => false,
+    };
+    match registries.iter().find(in_cluster) {
+        None => Ok(None),
+        Some(registry) => diolkos_kube_ext::client(kubeconfig)
+            .await
+            .map(Some)
+            .with_context(|| {
+                format!(
+                    "registry {} names a Secret, which needs a cluster",
+                    registry.name
+                )
+            }),
+    }
+}

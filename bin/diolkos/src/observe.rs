@@ -1,0 +1,47 @@
+//! From what is observed to the metrics.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use diolkos_console::Observer;
+use diolkos_plan::Reason;
+use diolkos_telemetry::{Metrics, RegistryLevels, SinkLevels, SourceHealth};
+
+/// Copies all levels into the metrics; called whenever somebody asks for them.
+pub(crate) fn levels(observer: &Observer, metrics: &Metrics) {
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let by_name = |counts: &BTreeMap<Reason, usize>| {
+        counts
+            .iter()
+            .map(|(reason, n)| (reason.as_str(), count(*n)))
+            .collect()
+    };
+    for (name, health) in observer.sources.health() {
+        let levels = SourceHealth {
+            up: health.phase.is_connected(),
+            phase: health.phase.as_str(),
+            epoch: health.epoch,
+            last_contact: health.last_contact,
+            requests: health.requests,
+            connections: count(health.connections),
+        };
+        metrics.source_health(&name, levels);
+    }
+    let view: Arc<_> = observer.view.borrow().clone();
+    for (name, registry) in &view.registries {
+        let levels = RegistryLevels {
+            services: count(registry.services),
+            instances: count(registry.instances),
+            endpoints: count(registry.endpoints),
+            dropped: by_name(&registry.dropped),
+            refused: by_name(&registry.refused),
+        };
+        metrics.registry_levels(name, levels);
+    }
+    if let Some(ledger) = &observer.ledger {
+        let levels = SinkLevels {
+            pending: count(ledger.pending()),
+            objects: BTreeMap::new(),
+        };
+        metrics.sink_levels("sink", levels);
+    }
+}

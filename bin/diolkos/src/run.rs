@@ -1,0 +1,253 @@
+//! `run`: everything wired together until a signal comes.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use diolkos_api::CheckedRegistry;
+use diolkos_console::Observer;
+use diolkos_engine::{Engine, Window, spawn};
+use diolkos_plan::Desired;
+use diolkos_sink_api::{Ledger, OnApplied, Pace, Sink, drive};
+use diolkos_sink_directory::{DirectorySink, write_stream};
+use diolkos_sink_kubernetes::KubernetesSink;
+use diolkos_telemetry::Metrics;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Ended,
+    cli::{Run, To},
+    cluster::ClusterDocuments,
+    documents, observe, oneshot, output, sinks,
+    sources::Supervisor,
+};
+
+pub(crate) async fn run(options: Run) -> anyhow::Result<Ended> {
+    let needs_cluster = options.files.is_empty() || options.to == To::Kubernetes;
+    let client = if needs_cluster {
+        Some(diolkos_kube_ext::client(options.cluster.kubeconfig.as_deref()).await?)
+    } else {
+        None
+    };
+    let mut documents = None;
+    let registries = match (&client, options.files.is_empty()) {
+        (Some(client), true) => {
+            let started = ClusterDocuments::start(client.clone()).await;
+            let registries = started.current();
+            documents = Some(started);
+            registries
+        }
+        _ => match documents::load_or_report(&options.files)? {
+            Some(registries) => registries,
+            None => return Ok(Ended::Faulty),
+        },
+    };
+    let client = match client {
+        Some(client) => Some(client),
+        None => documents::client(&registries, options.cluster.kubeconfig.as_deref()).await?,
+    };
+    let listener = TcpListener::bind(options.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}; choose another address with --listen",
+            options.listen
+        )
+    })?;
+    if let To::Directory(path) = &options.to {
+        sinks::create(path)?;
+    }
+    let mut app = App::start(&registries, client, listener)?;
+    tracing::info!(address = %options.listen, registries = registries.len(), "diolkos runs");
+    app.start_writer(&options.to);
+    let ended = if options.once {
+        app.once(&options, &registries).await
+    } else {
+        app.follow(documents).await
+    };
+    app.stop().await?;
+    ended
+}
+
+/// All that runs.
+struct App {
+    engine: Engine,
+    supervisor: Supervisor,
+    ledger: Ledger,
+    observer: Observer,
+    metrics: Arc<Metrics>,
+    client: Option<diolkos_kube_ext::Client>,
+    cancel: CancellationToken,
+    api: JoinHandle<std::io::Result<()>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl App {
+    fn start(
+        registries: &[CheckedRegistry],
+        client: Option<diolkos_kube_ext::Client>,
+        listener: TcpListener,
+    ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
+        let cancel = CancellationToken::new();
+        let engine = spawn(&documents::policies(registries), Window::default());
+        let mut supervisor = Supervisor::new(engine.events.clone(), client.clone())?;
+        supervisor.configure(registries);
+        let ledger = Ledger::new();
+        let observer = Observer {
+            view: engine.view.clone(),
+            sources: supervisor.sources().clone(),
+            ledger: Some(ledger.clone()),
+        };
+        let encode: diolkos_console::Encode = {
+            let (metrics, observer) = (metrics.clone(), observer.clone());
+            Arc::new(move || {
+                observe::levels(&observer, &metrics);
+                metrics.encode()
+            })
+        };
+        let api = tokio::spawn(diolkos_console::serve(
+            listener,
+            observer.clone(),
+            encode,
+            cancel.clone(),
+        ));
+        Ok(Self {
+            engine,
+            supervisor,
+            ledger,
+            observer,
+            metrics,
+            client,
+            cancel,
+            api,
+            tasks: Vec::new(),
+        })
+    }
+
+    fn start_writer(&mut self, to: &To) {
+        let task = match (to, self.client.clone()) {
+            (To::Kubernetes, Some(client)) => self.writer(KubernetesSink::new(client)),
+            (To::Directory(path), _) => self.writer(DirectorySink::new(path.clone())),
+            // `run` makes a client whenever the sink is Kubernetes.
+            (To::Stdout | To::Kubernetes, _) => tokio::spawn(print_changes(
+                self.engine.desired.clone(),
+                self.ledger.clone(),
+                self.cancel.clone(),
+            )),
+        };
+        self.tasks.push(task);
+    }
+
+    fn writer<S: Sink>(&self, sink: S) -> JoinHandle<()> {
+        let (name, metrics) = (sink.name(), self.metrics.clone());
+        let count: OnApplied = Box::new(move |key, result| match result {
+            Ok(outcome) => metrics.sink_write(name, key.kind.name(), outcome.as_str()),
+            Err(error) => metrics.sink_error(name, error.category()),
+        });
+        tokio::spawn(drive(
+            sink,
+            self.engine.desired.clone(),
+            self.ledger.clone(),
+            Pace::default(),
+            count,
+            self.cancel.clone(),
+        ))
+    }
+
+    /// Until everything is written once.
+    async fn once(&self, options: &Run, registries: &[CheckedRegistry]) -> anyhow::Result<Ended> {
+        let all = async {
+            oneshot::synchronised(&self.engine).await;
+            sinks::settled(&self.ledger, self.engine.desired.borrow().generation).await;
+        };
+        tokio::select! {
+            done = tokio::time::timeout(options.timeout, all) => if done.is_err() {
+                let why = oneshot::waiting(&self.engine, self.supervisor.sources());
+                let sink = self.ledger.unreadable().map(|e| format!("the sink cannot be read: {e}"));
+                let why: Vec<String> = why.into_iter().chain(sink).collect();
+                bail!("not done within {} s: {}", options.timeout.as_secs_f64(), why.join("; "));
+            },
+            signal = signalled() => return signal,
+        }
+        sinks::report_failures(&self.ledger, registries)?;
+        Ok(Ended::Well)
+    }
+
+    /// Until a signal comes; follows the documents in the cluster and tells their status.
+    async fn follow(&mut self, documents: Option<ClusterDocuments>) -> anyhow::Result<Ended> {
+        let Some(mut documents) = documents else {
+            return signalled().await;
+        };
+        let signal = signalled();
+        tokio::pin!(signal);
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                ended = &mut signal => return ended,
+                () = documents.changed() => {
+                    let registries = documents.current();
+                    tracing::info!(registries = registries.len(), "the documents in the cluster changed");
+                    self.supervisor.configure(&registries);
+                    self.engine
+                        .policies
+                        .send(documents::policies(&registries))
+                        .await
+                        .context("the engine stopped")?;
+                }
+                _ = tick.tick() => documents.tell(&self.observer).await,
+            }
+        }
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        tracing::info!("diolkos stops");
+        self.supervisor.stop().await;
+        self.cancel.cancel();
+        for task in self.tasks {
+            task.await.context("the writer panicked")?;
+        }
+        self.api
+            .await
+            .context("the HTTP API panicked")?
+            .context("the HTTP API failed")
+    }
+}
+
+/// `--to stdout`: all objects whenever something changed.
+async fn print_changes(
+    mut desired: watch::Receiver<Arc<Desired>>,
+    ledger: Ledger,
+    cancel: CancellationToken,
+) {
+    loop {
+        let now = desired.borrow_and_update().clone();
+        let mut objects: Vec<_> = now
+            .services
+            .values()
+            .flat_map(|planned| planned.build())
+            .collect();
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut text = Vec::new();
+        let written = write_stream(&objects, &mut text)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| output::print(&String::from_utf8_lossy(&text)));
+        if let Err(error) = written {
+            tracing::error!(%error, "cannot print");
+        }
+        ledger.finished(now.generation);
+        tokio::select! {
+            changed = desired.changed() => if changed.is_err() { return },
+            () = cancel.cancelled() => return,
+        }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn signalled() -> anyhow::Result<Ended> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for Ctrl-C")?,
+        _ = terminate.recv() => {}
+    }
+    Ok(Ended::Well)
+}

@@ -1,0 +1,150 @@
+//! Wiring of sources: the one place that knows every registry. A new one is one arm here.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use diolkos_api::{CheckedRegistry, Consistency, ConsulSettings, SourceSettings};
+use diolkos_console::Sources;
+use diolkos_source_api::{Envelope, EventSender, HealthReporter, Source, SourceCx, supervise};
+use diolkos_source_consul::{Config, Consul};
+use diolkos_source_file::FileSource;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::secrets::Secrets;
+
+/// Starts and stops sources as the configuration says.
+pub(crate) struct Supervisor {
+    events: mpsc::Sender<Envelope>,
+    secrets: Secrets,
+    sources: Sources,
+    running: BTreeMap<Arc<str>, Running>,
+}
+
+struct Running {
+    /// What the source was started with: another setting means another source.
+    settings: SourceSettings,
+    selection: String,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+    /// Kept: a closed channel would look like a request to resynchronise.
+    _resync: mpsc::Sender<()>,
+}
+
+impl Supervisor {
+    /// # Errors
+    /// If there can be no private folder for Secrets.
+    pub(crate) fn new(
+        events: mpsc::Sender<Envelope>,
+        client: Option<diolkos_kube_ext::Client>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            events,
+            secrets: Secrets::new(client)?,
+            sources: Sources::new(),
+            running: BTreeMap::new(),
+        })
+    }
+
+    /// The health of the sources.
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Runs exactly these registries. A source whose own settings did not change goes on.
+    pub(crate) fn configure(&mut self, registries: &[CheckedRegistry]) {
+        let mut before = std::mem::take(&mut self.running);
+        for registry in registries {
+            let name = registry.policy.registry.clone();
+            let selection = format!("{:?}", registry.policy.select);
+            let same = before.remove(&name).filter(|running| {
+                running.settings == registry.source && running.selection == selection
+            });
+            let running = same.unwrap_or_else(|| self.start(registry, selection));
+            self.running.insert(name, running);
+        }
+        for (name, running) in before {
+            running.cancel.cancel();
+            if !self.running.contains_key(&name) {
+                self.sources.remove(&name);
+            }
+        }
+    }
+
+    /// Ends all sources and waits for them.
+    pub(crate) async fn stop(self) {
+        for running in self.running.values() {
+            running.cancel.cancel();
+        }
+        for (name, running) in self.running {
+            if let Err(error) = tokio::time::timeout(Duration::from_secs(2), running.task).await {
+                tracing::warn!(registry = %name, %error, "the source does not end");
+            }
+        }
+    }
+
+    fn start(&self, registry: &CheckedRegistry, selection: String) -> Running {
+        let name = registry.policy.registry.clone();
+        let (health, health_out) = HealthReporter::new();
+        let (resync_in, resync) = mpsc::channel(1);
+        let cancel = CancellationToken::new();
+        let cx = SourceCx {
+            events: EventSender::new(name.clone(), self.events.clone()),
+            health,
+            resync,
+            cancel: cancel.clone(),
+        };
+        self.sources.insert(name.clone(), health_out);
+        let task = match &registry.source {
+            SourceSettings::Consul(settings) => {
+                spawn(name, Consul::new(self.consul(registry, settings)), cx)
+            }
+            SourceSettings::File(settings) => spawn(
+                name.clone(),
+                FileSource::new(name, settings.path.clone()),
+                cx,
+            ),
+        };
+        Running {
+            settings: registry.source.clone(),
+            selection,
+            cancel,
+            task,
+            _resync: resync_in,
+        }
+    }
+
+    fn consul(&self, registry: &CheckedRegistry, settings: &ConsulSettings) -> Config {
+        let ConsulSettings {
+            addresses,
+            datacenters,
+            namespace,
+            partition,
+            consistency,
+            token,
+            tls,
+        } = settings;
+        let select = registry.policy.select.clone();
+        Config {
+            datacenters: datacenters.clone(),
+            namespace: namespace.clone(),
+            partition: partition.clone(),
+            consistency: match consistency {
+                Consistency::Stale => diolkos_source_consul::Consistency::Stale,
+                Consistency::Default => diolkos_source_consul::Consistency::Default,
+                Consistency::Consistent => diolkos_source_consul::Consistency::Consistent,
+            },
+            token_file: token
+                .as_ref()
+                .map(|credential| self.secrets.file(credential)),
+            tls: self.secrets.tls(tls),
+            select: Arc::new(move |name, _| select.takes_name(name)),
+            ..Config::new(registry.policy.registry.clone(), addresses.clone())
+        }
+    }
+}
+
+fn spawn<S: Source>(name: Arc<str>, source: S, cx: SourceCx) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        supervise(&name, source, cx).await;
+    })
+}
