@@ -39,7 +39,7 @@ async fn compare<S: Sink>(
     let observed = sink.observe().await.context("reading what is there")?;
     let mut differ = Differ::default();
     differ.observed_all(observed);
-    differ.desired(desired);
+    differ.desired(&desired);
     Ok(differ.preview())
 }
 

@@ -59,8 +59,8 @@ impl Differ {
     }
 
     /// Takes over a new desired state. Only services that changed since the last one are looked at.
-    pub fn desired(&mut self, new: Arc<Desired>) {
-        let old = std::mem::replace(&mut self.desired, new.clone());
+    pub fn desired(&mut self, new: &Arc<Desired>) {
+        let old = std::mem::replace(&mut self.desired, Arc::clone(new));
         for (key, planned) in &old.services {
             if !new.services.contains_key(key) {
                 self.retract(key, planned);
@@ -89,11 +89,10 @@ impl Differ {
             .collect();
         if !now_complete.is_empty() {
             // From now on what nobody wants is an orphan.
-            self.dirty
-                .extend(self.there.iter().filter_map(|(key, state)| {
-                    matches!(state, State::Ours { registry, .. } if now_complete.contains(registry))
-                        .then(|| key.clone())
-                }));
+            let ours = self.there.iter().filter(|(_, state)| {
+                matches!(state, State::Ours { registry, .. } if now_complete.contains(registry))
+            });
+            self.dirty.extend(ours.map(|(key, _)| key.clone()));
         }
     }
 

@@ -117,7 +117,10 @@ impl<S: Sink> Driver<S> {
                     Ok(observed) => self.drifted(observed),
                     Err(error) => {
                         tracing::warn!(sink = self.sink.name(), %error, "cannot watch the sink, reading it anew");
-                        self.read_all().await;
+                        tokio::select! {
+                            () = self.read_all() => {}
+                            () = cancel.cancelled() => return,
+                        }
                     }
                 },
                 () = retry => {}
@@ -147,7 +150,7 @@ impl<S: Sink> Driver<S> {
 
     fn take(&mut self, desired: &mut watch::Receiver<Arc<Desired>>) {
         let new = desired.borrow_and_update().clone();
-        self.differ.desired(new);
+        self.differ.desired(&new);
     }
 
     fn drifted(&mut self, observed: Vec<Observed>) {

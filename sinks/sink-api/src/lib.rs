@@ -69,6 +69,7 @@ pub enum State {
 
 /// One thing to do.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // a batch is mostly puts, and it is moved, not copied
 pub enum Change {
     /// Make it so.
     Put {

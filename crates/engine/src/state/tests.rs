@@ -2,9 +2,7 @@ use std::collections::BTreeMap;
 
 use diolkos_istio::{Location, Resolution};
 use diolkos_model::{Health, Instance, Locality, Port};
-use diolkos_plan::{
-    Endpoints, Grant, LabelPolicy, PortNaming, PortPolicy, Select, Template,
-};
+use diolkos_plan::{Endpoints, Grant, LabelPolicy, PortNaming, PortPolicy, Select, Template};
 use globset::GlobSet;
 use proptest::prelude::*;
 
