@@ -63,7 +63,7 @@ impl Writer {
         let meta = match self.apply(&key, &body.json(1, None), false).await {
             Ok(meta) => meta,
             Err(error) => {
-                let conflict = conflicting_managers(&error).map(belongs_to);
+                let conflict = conflicting_managers(&error).map(|managers| belongs_to(&managers));
                 return Err(conflict.unwrap_or_else(|| explain(&key, &error)));
             }
         };
@@ -150,7 +150,7 @@ impl Writer {
             Ok(meta) => {
                 let entry = self.read(flight, &meta)?;
                 flight.learned = Learned::Saw(Some(entry));
-                Err(belongs_to(others))
+                Err(belongs_to(&others))
             }
             Err(error) => {
                 tracing::error!(object = %key, %error, managers = others,
@@ -292,7 +292,7 @@ impl Drop for Flight<'_> {
     }
 }
 
-fn belongs_to(managers: String) -> WriteError {
+fn belongs_to(managers: &str) -> WriteError {
     WriteError::Foreign(format!("its fields belong to {managers}"))
 }
 
