@@ -34,7 +34,7 @@ lint: ## the cheap checks
 
 testbed: ## build the real servers (once; cached outside of the work tree)
 	testbed/setup
-	$(TESTBED)/bin/cargo-deny --offline check --hide-inclusion-graph licenses bans sources
+	$(TESTBED)/bin/cargo-deny check --hide-inclusion-graph licenses bans sources
 
 bench-smoke: ## 2,000 services x 5 instances in one Consul: time, memory, connections
 	@scripts/rust

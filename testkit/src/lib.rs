@@ -13,6 +13,8 @@
 //! # }
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub mod consul;
 pub mod envoy;
 pub mod eventually;
