@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -193,11 +193,16 @@ pub struct HttpClient(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     addresses: Vec<Url>,
-    server_name: Option<String>,
+    /// The addresses as requests write them: with the TLS server name as host, if one is set.
+    targets: Vec<Url>,
     max_body: usize,
     max_idle: usize,
     /// `None` if no address is `https`.
     tls: Option<ReloadingTls>,
+    /// Whether a client certificate is shown to `https` addresses.
+    certified: bool,
+    /// Whether any address ever answered.
+    answered: AtomicBool,
     clients: Mutex<Clients>,
     current: AtomicUsize,
     requests: AtomicU64,
@@ -230,23 +235,23 @@ impl HttpClient {
             .iter()
             .map(|address| parse_address(address))
             .collect::<Result<Vec<_>, _>>()?;
-        let server_name = tls.server_name.clone();
-        if let Some(name) = &server_name
-            && (name.is_empty() || name.parse::<std::net::IpAddr>().is_ok())
-        {
-            let problem = format!("the TLS server name `{name}` is not a DNS name");
-            return Err(HttpError::Config(problem));
-        }
+        let targets = addresses
+            .iter()
+            .map(|address| target(address, tls.server_name.as_deref()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let certified = tls.cert_file.is_some();
         let secure = addresses.iter().any(|address| address.scheme() == "https");
         let tls = secure
             .then(|| ReloadingTls::new(tls, &["h2", "http/1.1"]))
             .transpose()?;
         let mut shared = Shared {
             addresses,
-            server_name,
+            targets,
             max_body,
             max_idle,
             tls,
+            certified,
+            answered: AtomicBool::new(false),
             clients: Mutex::new(Clients {
                 generation: 0,
                 by_address: Vec::new(),
@@ -361,6 +366,7 @@ impl HttpClient {
         }
         let _counted = InFlight::start(&self.0);
         let mut response = builder.send().await.map_err(|e| self.error(id, &e))?;
+        self.0.answered.store(true, Ordering::Relaxed);
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
         let mut body = BytesMut::new();
@@ -386,10 +392,17 @@ impl HttpClient {
         let address = self.name(id).to_owned();
         let problem = root_cause(error);
         if error.is_connect() {
-            HttpError::Connect { address, problem }
-        } else {
-            HttpError::Broken { address, problem }
+            return HttpError::Connect { address, problem };
         }
+        // In TLS 1.3 a server refuses a client after the handshake, and closes before its alert is
+        // read as often as not.
+        let uncertified = address.starts_with("https:") && !self.0.certified;
+        let problem = if uncertified && !self.0.answered.load(Ordering::Relaxed) {
+            format!("{problem}; perhaps it asks for a client certificate, and none is configured")
+        } else {
+            problem
+        };
+        HttpError::Broken { address, problem }
     }
 }
 
@@ -416,15 +429,18 @@ impl Shared {
             }
             None => (crate::tls::without_roots()?, 0),
         };
-        let clients = self
-            .addresses
-            .iter()
-            .map(|address| self.build_client(address, tls.clone()))
+        let clients = std::iter::zip(&self.addresses, &self.targets)
+            .map(|(address, target)| self.build_client(address, target, tls.clone()))
             .collect::<Result<_, _>>()?;
         Ok((generation, clients))
     }
 
-    fn build_client(&self, address: &Url, tls: rustls::ClientConfig) -> Result<Client, HttpError> {
+    fn build_client(
+        &self,
+        address: &Url,
+        target: &Url,
+        tls: rustls::ClientConfig,
+    ) -> Result<Client, HttpError> {
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls)
             .no_proxy()
@@ -439,7 +455,7 @@ impl Shared {
             .tcp_keepalive_retries(3)
             .http2_keep_alive_interval(PROBE)
             .http2_keep_alive_timeout(PROBE);
-        if self.server_name.is_some() {
+        if address.host() != target.host() {
             builder = builder.dns_resolver(Fixed::new(address));
         }
         builder
@@ -448,14 +464,7 @@ impl Shared {
     }
 
     fn url(&self, id: AddressId, request: &Request) -> Url {
-        let mut url = self.addresses[id.0].clone();
-        if let Some(name) = &self.server_name
-            && url.scheme() == "https"
-            && let Err(error) = url.set_host(Some(name))
-        {
-            // The handshake then fails with the name that it found.
-            tracing::warn!(%error, server_name = name, "the server name cannot be used");
-        }
+        let mut url = self.targets[id.0].clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(&request.path);
         }
@@ -526,6 +535,18 @@ fn parse_address(text: &str) -> Result<Url, HttpError> {
         ));
     }
     Ok(url)
+}
+
+/// The address with the TLS server name, if one is set, in the place of its host.
+fn target(address: &Url, server_name: Option<&str>) -> Result<Url, HttpError> {
+    let mut url = address.clone();
+    let Some(name) = server_name.filter(|_| url.scheme() == "https") else {
+        return Ok(url);
+    };
+    let replaced = url.set_host(Some(name)).is_ok() && url.domain().is_some();
+    replaced
+        .then_some(url)
+        .ok_or_else(|| HttpError::Config(format!("the TLS server name `{name}` is not a DNS name")))
 }
 
 /// The innermost message. Those around it only say that a request failed, and repeat its long URL.

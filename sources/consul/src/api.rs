@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// What a waiting query may take beyond its wait, to which Consul adds up to a sixteenth.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often a request that Consul's rate limit refuses is sent, before the connection is given up.
-const TRIES: u32 = 8;
+const TRIES: u32 = 12;
 /// The wait after the first refusal, and the longest.
 const REFUSED: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(4));
 /// The accessor of the token that is in force when none is sent. The same in every Consul.
@@ -36,6 +36,18 @@ pub(crate) struct Reply<T> {
     pub(crate) evidence: Evidence,
     /// Whether Consul denies by default: see [`Api::identify`].
     pub(crate) denies: bool,
+}
+
+impl<T> Reply<T> {
+    /// The same answer with its value turned into another.
+    pub(crate) fn map<U>(self, value: impl FnOnce(T) -> U) -> Reply<U> {
+        Reply {
+            value: value(self.value),
+            index: self.index,
+            evidence: self.evidence,
+            denies: self.denies,
+        }
+    }
 }
 
 /// Consul's HTTP API, for one connection of the source.
@@ -191,7 +203,7 @@ impl Api<'_> {
         })
     }
 
-    /// Sends, and sends again while Consul asks for patience (429).
+    /// Sends, and sends again while Consul's rate limit asks for patience.
     async fn send(&self, request: Request) -> Result<Answer, SourceError> {
         let request = self.authorized(request)?;
         let mut backoff = Backoff::new(REFUSED.0, REFUSED.1);
@@ -201,7 +213,7 @@ impl Api<'_> {
             self.health.contact();
             self.health
                 .traffic(self.http.in_flight(), self.http.requests());
-            if answer.status != StatusCode::TOO_MANY_REQUESTS || tries == TRIES {
+            if !is_rate_limited(&answer) || tries == TRIES {
                 return self.judge(answer);
             }
             tries += 1;
@@ -237,7 +249,7 @@ impl Api<'_> {
                 None => format!("{text} (no token is configured)"),
             }),
             400 => SourceError::Config(text),
-            300..=499 if status != StatusCode::TOO_MANY_REQUESTS => SourceError::Protocol(text),
+            300..=428 | 430..=499 => SourceError::Protocol(text),
             _ => {
                 self.http.fail_over(answer.from);
                 SourceError::Transport(text)
@@ -259,6 +271,15 @@ impl Api<'_> {
             return Evidence::Complete;
         };
         Evidence::Partial(doubt.into())
+    }
+}
+
+/// 429, or 503 for what only the leader can answer.
+fn is_rate_limited(answer: &Answer) -> bool {
+    match answer.status {
+        StatusCode::TOO_MANY_REQUESTS => true,
+        StatusCode::SERVICE_UNAVAILABLE => answer.body.starts_with(b"rate limit"),
+        _ => false,
     }
 }
 

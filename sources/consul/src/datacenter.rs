@@ -6,7 +6,7 @@ use std::{
 };
 
 use diolkos_model::{ContentHash, Service, ServiceKey};
-use diolkos_source_api::{Event, Evidence};
+use diolkos_source_api::{Backoff, Event, Evidence};
 use tokio::sync::Notify;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -54,6 +54,9 @@ pub(crate) struct State {
     pub(crate) failing_index: Index,
     /// Why it cannot be followed now.
     pub(crate) down: Option<Arc<str>>,
+    /// The waits between tries to get it back. Kept while it comes and goes, since each return
+    /// costs a snapshot of all datacenters.
+    pub(crate) backoff: Option<Backoff>,
 }
 
 /// What is known of a service.

@@ -31,7 +31,7 @@ use futures::{
 use tokio::time::Instant;
 
 use crate::{
-    api::Api,
+    api::{Api, Reply},
     checks::Failing,
     datacenter::{Datacenter, Reading, Signature, is_readable},
     index::{Index, Step},
@@ -41,7 +41,7 @@ use crate::{
 
 /// Wake-ups that are served at once, and the pace of those that follow: one query can wake at every
 /// single write of a busy Consul.
-const WAKES: (u32, Duration) = (5, Duration::from_millis(100));
+const WAKES: (u32, Duration) = (5, Duration::from_millis(50));
 /// The shortest time between two inventories.
 const INVENTORY_PAUSE: Duration = Duration::from_millis(100);
 /// The time between two inventories, in times of what one takes: a quarter of the time at most.
@@ -49,7 +49,9 @@ const INVENTORY_SHARE: u32 = 3;
 /// Nodes asked at the same time.
 const NODES: usize = 8;
 /// How soon a lost datacenter is tried again, while others are followed; and how late at most.
-const REVIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const REVIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// A datacenter that was followed for so long is tried again soon after a loss.
+const STEADY: Duration = Duration::from_secs(60);
 
 /// One connection of the source.
 pub(crate) struct Session<'a> {
@@ -107,12 +109,12 @@ impl Session<'_> {
             self.api.identify(&dc.name).await?;
             catalog = self.api.catalog(&dc.name, None).await?;
         }
-        let failing = self.api.failing(&dc.name, None).await?;
+        let failing = self.failing(dc, None).await?;
         let names = {
             let mut state = dc.state();
             state.catalog_index = Index::of(catalog.index);
             state.failing_index = Index::of(failing.index);
-            state.failing = Failing::of(&failing.value.good);
+            state.failing = failing.value;
             state.reset(&catalog.value, &self.api.config.select)
         };
         let mut reads = stream::iter(names)
@@ -152,14 +154,29 @@ impl Session<'_> {
     /// Follows a datacenter until it is lost (`Err`), or waits for a lost one until it is back.
     async fn watch<'d>(&self, dc: &'d Datacenter) -> (&'d Datacenter, Result<(), SourceError>) {
         let down = dc.state().down.is_some();
-        if !down {
-            return (dc, self.follow_one(dc).await);
+        if down {
+            self.revive(dc).await;
+            return (dc, Ok(()));
         }
-        let mut backoff = Backoff::new(REVIVE.0, REVIVE.1);
+        let started = Instant::now();
+        let ended = self.follow_one(dc).await;
+        if started.elapsed() >= STEADY {
+            dc.state().backoff = None;
+        }
+        (dc, ended)
+    }
+
+    /// Waits until a lost datacenter answers.
+    async fn revive(&self, dc: &Datacenter) {
         loop {
-            tokio::time::sleep(backoff.next_delay()).await;
+            let wait = dc
+                .state()
+                .backoff
+                .get_or_insert_with(|| Backoff::new(REVIVE.0, REVIVE.1))
+                .next_delay();
+            tokio::time::sleep(wait).await;
             match self.api.catalog(&dc.name, None).await {
-                Ok(_) => return (dc, Ok(())),
+                Ok(_) => return,
                 Err(error) => self.lose(dc, &error),
             }
         }
@@ -203,12 +220,12 @@ impl Session<'_> {
         loop {
             bucket.take().await;
             let at = dc.state().failing_index;
-            let failing = self.api.failing(&dc.name, Some(at)).await?;
+            let failing = self.failing(dc, Some(at)).await?;
             let step = at.advance(failing.index);
             let touched = {
                 let mut state = dc.state();
                 state.failing_index = step.index();
-                let mut touched = state.failing.replace(Failing::of(&failing.value.good));
+                let mut touched = state.failing.replace(failing.value);
                 if step == Step::Back {
                     self.went_back(dc, "checks");
                     touched.services = state.names();
@@ -219,6 +236,23 @@ impl Session<'_> {
             dc.queue.extend(touched.services);
             self.queue_nodes(dc, touched.nodes).await?;
         }
+    }
+
+    async fn failing(
+        &self,
+        dc: &Datacenter,
+        after: Option<Index>,
+    ) -> Result<Reply<Failing>, SourceError> {
+        let reply = self.api.failing(&dc.name, after).await?;
+        for problem in &reply.value.bad {
+            tracing::warn!(
+                registry = &*self.api.config.registry,
+                datacenter = &*dc.name,
+                problem,
+                "leaving out a check that cannot be decoded"
+            );
+        }
+        Ok(reply.map(|checks| Failing::of(&checks.good)))
     }
 
     fn went_back(&self, dc: &Datacenter, of: &str) {

@@ -143,3 +143,22 @@ fn bad_addresses_are_refused_with_advice() {
         assert!(!error.contains("secret"), "{error}");
     }
 }
+
+#[test]
+fn a_server_name_is_a_dns_name() {
+    let with = |name: &str| {
+        let tls = TlsConfig {
+            server_name: Some(name.to_owned()),
+            ..TlsConfig::default()
+        };
+        HttpClient::new(HttpConfig::new(vec!["https://127.0.0.1:1".into()], tls))
+    };
+    assert_eq!(
+        with("server.dc1.consul").unwrap().address(),
+        "https://127.0.0.1:1"
+    );
+    for name in ["", "10.0.0.1", "::1", "a b", "a/b"] {
+        let error = with(name).unwrap_err().to_string();
+        assert!(error.contains("is not a DNS name"), "{name}: {error}");
+    }
+}

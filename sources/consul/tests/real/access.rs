@@ -188,7 +188,7 @@ async fn tls_with_a_client_certificate() -> Result<()> {
     unknown_authority.tls.ca_file = None;
     for (settings, problem) in [
         (wrong_name, "other.example.org"),
-        (no_certificate, "CertificateRequired"),
+        (no_certificate, "client certificate"),
         (unknown_authority, "UnknownIssuer"),
     ] {
         let source = Running::start(settings);

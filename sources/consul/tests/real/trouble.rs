@@ -146,6 +146,26 @@ async fn no_consul_at_all_is_reported_and_retried() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_rate_limit_slows_down_and_loses_nothing() -> Result<()> {
+    let limits = json!({"limits": {"request_limits": {
+        "mode": "enforcing", "read_rate": 20.0, "write_rate": 10000.0,
+    }}});
+    let consul = Consul::builder().config(limits).start().await?;
+    for index in 0..100 {
+        let service = json!({"Service": format!("svc-{index}"), "Port": 1});
+        let entry = json!({"Node": "legacy", "Address": "10.1.0.1", "Service": service});
+        consul.catalog_register(&entry).await?;
+    }
+    let source = Running::start(config(consul.http_addr()));
+    source
+        .within(RECOVERY, "a snapshot", |world| !world.snapshots.is_empty())
+        .await;
+    assert_eq!(source.world().services.len(), 100);
+    assert_eq!(source.world().started, 1, "the first connection did it");
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_unknown_datacenter_and_a_foreign_server_are_told_apart() -> Result<()> {
     let consul = Consul::start().await?;
     let mut unknown = config(consul.http_addr());
