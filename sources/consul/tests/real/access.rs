@@ -228,9 +228,10 @@ async fn new_tls_files_are_used_without_a_restart() -> Result<()> {
 }
 
 #[tokio::test]
-async fn two_datacenters_and_the_loss_of_one() -> Result<()> {
+async fn two_datacenters_and_the_loss_and_return_of_one() -> Result<()> {
     let first = Consul::start().await?;
-    let second = Consul::builder().datacenter("dc2").start().await?;
+    let second = Consul::builder().datacenter("dc2").persistent();
+    let second = second.start().await?;
     first.join(&second).await?;
     first.register(&json!({"Name": "web", "Port": 1})).await?;
     second.register(&json!({"Name": "web", "Port": 2})).await?;
@@ -266,6 +267,16 @@ async fn two_datacenters_and_the_loss_of_one() -> Result<()> {
         .await;
     assert!(source.world().removed.is_empty());
     assert_eq!(source.health.borrow().phase, Phase::Live);
+
+    second.restart().await?;
+    first.join(&second).await?;
+    source
+        .within(Duration::from_secs(60), "it is back", |world| {
+            world.snapshots == [Evidence::Complete, Evidence::Complete]
+        })
+        .await;
+    assert_eq!(source.world().services.len(), 3);
+    assert_eq!(source.health.borrow().epoch, 1, "in the same connection");
     Ok(())
 }
 
