@@ -33,6 +33,64 @@ fn report(faults: &[Fault]) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Follows the documents on disk.
+pub(crate) struct Files {
+    paths: Vec<PathBuf>,
+    /// What was last read, good or not.
+    content: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Files {
+    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
+        let content = content(&paths);
+        Self { paths, content }
+    }
+
+    pub(crate) fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// Waits until the files say something else that is free of faults. A faulty edit is reported
+    /// once, and the documents before it stay in force.
+    pub(crate) async fn changed(&mut self) -> Vec<CheckedRegistry> {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = content(&self.paths);
+            if now == self.content {
+                continue;
+            }
+            self.content = now;
+            let (registries, faults) = load(&self.paths);
+            if faults.is_empty() {
+                return registries;
+            }
+            for fault in faults {
+                tracing::warn!(%fault, "a document is faulty, the last good ones stay in force");
+            }
+        }
+    }
+}
+
+/// How often documents on disk are looked at.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The content of all files under the paths; what cannot be read is left out.
+fn content(paths: &[PathBuf]) -> Vec<(PathBuf, Vec<u8>)> {
+    let listed = |path: &PathBuf| match std::fs::read_dir(path) {
+        Ok(entries) => entries
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .collect(),
+        Err(_) => vec![path.clone()],
+    };
+    let mut files: Vec<PathBuf> = paths.iter().flat_map(listed).collect();
+    files.sort();
+    files
+        .into_iter()
+        .filter_map(|file| std::fs::read(&file).ok().map(|bytes| (file, bytes)))
+        .collect()
+}
+
 /// The engine's form of the configuration.
 pub(crate) fn policies(registries: &[CheckedRegistry]) -> Policies {
     registries

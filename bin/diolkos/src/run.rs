@@ -29,18 +29,14 @@ pub(crate) async fn run(options: Run) -> anyhow::Result<Ended> {
     } else {
         None
     };
-    let mut documents = None;
-    let registries = match (&client, options.files.is_empty()) {
-        (Some(client), true) => {
-            let started = ClusterDocuments::start(client.clone()).await;
-            let registries = started.current();
-            documents = Some(started);
-            registries
+    let documents = match &client {
+        Some(client) if options.files.is_empty() => {
+            Documents::Cluster(ClusterDocuments::start(client.clone()).await)
         }
-        _ => match documents::load_or_report(&options.files)? {
-            Some(registries) => registries,
-            None => return Ok(Ended::Faulty),
-        },
+        _ => Documents::Files(documents::Files::new(options.files.clone())),
+    };
+    let Some(registries) = documents.current()? else {
+        return Ok(Ended::Faulty);
     };
     let client = match client {
         Some(client) => Some(client),
@@ -65,6 +61,40 @@ pub(crate) async fn run(options: Run) -> anyhow::Result<Ended> {
     };
     app.stop().await?;
     ended
+}
+
+/// Where documents come from.
+enum Documents {
+    Cluster(ClusterDocuments),
+    Files(documents::Files),
+}
+
+impl Documents {
+    /// The documents in force; `None` if files are faulty, which is reported.
+    fn current(&self) -> anyhow::Result<Option<Vec<CheckedRegistry>>> {
+        match self {
+            Self::Cluster(cluster) => Ok(Some(cluster.current())),
+            Self::Files(files) => documents::load_or_report(files.paths()),
+        }
+    }
+
+    /// Waits for a change; gives all documents in force. Dropping the future loses nothing.
+    async fn changed(&mut self) -> Vec<CheckedRegistry> {
+        match self {
+            Self::Cluster(cluster) => {
+                cluster.changed().await;
+                cluster.current()
+            }
+            Self::Files(files) => files.changed().await,
+        }
+    }
+
+    /// Writes the status of resources.
+    async fn tell(&mut self, observer: &Observer) {
+        if let Self::Cluster(cluster) = self {
+            cluster.tell(observer).await;
+        }
+    }
 }
 
 /// All that runs.
@@ -172,29 +202,27 @@ impl App {
         Ok(Ended::Well)
     }
 
-    /// Until a signal comes; follows the documents in the cluster and tells their status.
-    async fn follow(&mut self, documents: Option<ClusterDocuments>) -> anyhow::Result<Ended> {
-        let Some(mut documents) = documents else {
-            return signalled().await;
-        };
+    /// Until a signal comes; follows the documents and, in a cluster, tells their status.
+    async fn follow(&mut self, mut documents: Documents) -> anyhow::Result<Ended> {
         let signal = signalled();
         tokio::pin!(signal);
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
-            tokio::select! {
+            let changed = tokio::select! {
                 ended = &mut signal => return ended,
-                () = documents.changed() => {
-                    let registries = documents.current();
-                    tracing::info!(registries = registries.len(), "the documents in the cluster changed");
-                    self.supervisor.configure(&registries);
-                    self.engine
-                        .policies
-                        .send(documents::policies(&registries))
-                        .await
-                        .context("the engine stopped")?;
+                registries = documents.changed() => registries,
+                _ = tick.tick() => {
+                    documents.tell(&self.observer).await;
+                    continue;
                 }
-                _ = tick.tick() => documents.tell(&self.observer).await,
-            }
+            };
+            tracing::info!(registries = changed.len(), "the documents changed");
+            self.supervisor.configure(&changed);
+            self.engine
+                .policies
+                .send(documents::policies(&changed))
+                .await
+                .context("the engine stopped")?;
         }
     }
 

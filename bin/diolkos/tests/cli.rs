@@ -241,6 +241,31 @@ async fn the_quickstart() -> Result<()> {
         Ok(())
     })
     .await;
+    // The registry document itself is followed too; a faulty edit changes nothing.
+    let before = fs::read_to_string(running.document())?;
+    fs::write(running.document(), before.replace("{service}", "{servce}"))?;
+    eventually(SOON, "the faulty document is reported", async || {
+        ensure!(running.log().contains("servce"), "{}", running.log());
+        Ok(())
+    })
+    .await;
+    assert!(
+        running
+            .get("/api/v1/explain?host=my-service.mesh")
+            .await
+            .is_ok()
+    );
+    fs::write(running.document(), before.replace(".mesh", ".example"))?;
+    eventually(SOON, "another host", async || {
+        running.get("/api/v1/explain?host=my-service.example").await
+    })
+    .await;
+    fs::write(running.document(), before)?;
+    eventually(SOON, "the first host again", async || {
+        running.get("/api/v1/explain?host=my-service.mesh").await?;
+        running.synced("files").await
+    })
+    .await;
     // Half a document is not an empty registry.
     fs::write(
         files.path("services/all.yaml"),

@@ -40,6 +40,8 @@ pub struct Documents {
     /// What a list that is under way told so far.
     listed: BTreeMap<String, (String, i64)>,
     first: bool,
+    /// A change was seen, and the documents were not read since.
+    unread: bool,
 }
 
 impl Documents {
@@ -53,6 +55,7 @@ impl Documents {
             known: BTreeMap::new(),
             listed: BTreeMap::new(),
             first: true,
+            unread: false,
         }
     }
 
@@ -60,35 +63,34 @@ impl Documents {
     /// are then. Errors are logged and tried again. Dropping the future loses nothing.
     pub async fn changed(&mut self) -> Vec<Value> {
         loop {
-            match self.watch.next().await {
-                Some(Ok(event)) => {
-                    if self.take(event) {
-                        break;
-                    }
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(kind = %self.kind.0.kind, %error, "cannot watch documents, the last ones stay in force");
-                }
-                // The watch never ends; if it did, the documents would stay as they are.
-                None => std::future::pending().await,
+            while !self.unread {
+                self.next().await;
             }
-        }
-        loop {
             let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &self.kind.0);
             let all = ListParams::default();
             match deadline(CALL_DEADLINE, api.list(&all)).await {
                 Ok(list) => {
-                    return list
-                        .items
-                        .iter()
-                        .filter_map(|item| serde_json::to_value(item).ok())
-                        .collect();
+                    self.unread = false;
+                    let documents = list.items.iter().map(serde_json::to_value);
+                    return documents.filter_map(Result::ok).collect();
                 }
                 Err(error) => {
                     tracing::warn!(kind = %self.kind.0.kind, %error, "cannot read documents, the last ones stay in force");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// Takes over what the watch tells next.
+    async fn next(&mut self) {
+        match self.watch.next().await {
+            Some(Ok(event)) => self.unread |= self.take(event),
+            Some(Err(error)) => {
+                tracing::warn!(kind = %self.kind.0.kind, %error, "cannot watch documents, the last ones stay in force");
+            }
+            // The watch never ends; if it did, the documents would stay as they are.
+            None => std::future::pending().await,
         }
     }
 

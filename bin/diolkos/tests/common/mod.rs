@@ -73,6 +73,11 @@ impl Diolkos {
         self.program.pid()
     }
 
+    /// The file with the registry document.
+    pub fn document(&self) -> std::path::PathBuf {
+        self.program.home().join("registry.yaml")
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         self.program.log()
