@@ -41,8 +41,6 @@ fn filled() -> Metrics {
     metrics.planned(Duration::from_micros(14));
     metrics.sink_write("kubernetes", "ServiceEntry", "Created");
     metrics.sink_error("kubernetes", "Denied");
-    metrics.sink_batch(Duration::from_millis(30));
-    metrics.change_written(Duration::from_millis(150));
     metrics
 }
 
