@@ -1,10 +1,30 @@
 //! From what is observed to the metrics.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use diolkos_console::Observer;
 use diolkos_plan::Reason;
-use diolkos_telemetry::{Metrics, RegistryLevels, SinkLevels, SourceHealth};
+use diolkos_source_api::Event;
+use diolkos_telemetry::{Metrics, RegistryLevels, SinkLevels, SourceEvent, SourceHealth};
+
+/// Counts what the engine does.
+pub(crate) struct Engine(pub(crate) Arc<Metrics>);
+
+impl diolkos_engine::Observe for Engine {
+    fn event(&self, registry: &Arc<str>, event: &Event) {
+        let event = match event {
+            Event::SnapshotStart { .. } => SourceEvent::SnapshotStart,
+            Event::Upsert { .. } => SourceEvent::Upsert,
+            Event::Remove { .. } => SourceEvent::Remove,
+            Event::SnapshotEnd { .. } => SourceEvent::SnapshotEnd,
+        };
+        self.0.source_event(registry, event);
+    }
+
+    fn published(&self, took: Duration) {
+        self.0.planned(took);
+    }
+}
 
 /// Copies all levels into the metrics; called whenever somebody asks for them.
 pub(crate) fn levels(observer: &Observer, metrics: &Metrics) {

@@ -50,7 +50,7 @@ pub(crate) async fn sync(
     registries: &[CheckedRegistry],
     timeout: Duration,
 ) -> anyhow::Result<Synced> {
-    let engine = spawn(&documents::policies(registries), Window::default());
+    let engine = spawn(&documents::policies(registries), Window::default(), ());
     let mut supervisor = Supervisor::new(
         engine.events.clone(),
         documents::client(registries, None).await?,

@@ -118,7 +118,11 @@ impl App {
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
         let cancel = CancellationToken::new();
-        let engine = spawn(&documents::policies(registries), Window::default());
+        let engine = spawn(
+            &documents::policies(registries),
+            Window::default(),
+            observe::Engine(metrics.clone()),
+        );
         let mut supervisor = Supervisor::new(engine.events.clone(), client.clone())?;
         supervisor.configure(registries);
         let ledger = Ledger::new();

@@ -185,6 +185,37 @@ fn check_finds_faults_and_names_the_line() -> Result<()> {
     Ok(())
 }
 
+/// The documents in README and docs are documents that work.
+#[test]
+fn the_documents_of_the_documentation_are_valid() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut pages = vec![root.join("README.md")];
+    for entry in fs::read_dir(root.join("docs"))? {
+        pages.push(entry?.path());
+    }
+    let folder = tempfile::tempdir()?;
+    let mut found = 0;
+    for page in pages
+        .iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "md"))
+    {
+        let text = fs::read_to_string(page)?;
+        for block in text.split("```yaml\n").skip(1) {
+            let block = block.split("```").next().unwrap_or_default();
+            if !block.contains("kind: Registry") {
+                continue;
+            }
+            found += 1;
+            let file = folder.path().join(format!("{found}.yaml"));
+            fs::write(&file, block)?;
+            let (code, out, _) = diolkos(&["check", &file.display().to_string()]);
+            assert_eq!(code, 0, "{}: {out}", page.display());
+        }
+    }
+    assert!(found >= 4, "only {found} documents found");
+    Ok(())
+}
+
 #[test]
 fn what_cannot_work_says_why() -> Result<()> {
     let files = Files::new("")?;

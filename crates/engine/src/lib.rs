@@ -19,5 +19,5 @@ mod state;
 mod view;
 
 pub use explain::{Explanation, RecordView, explain};
-pub use run::{Engine, Policies, Window, spawn};
+pub use run::{Engine, Observe, Policies, Window, spawn};
 pub use view::{Known, RegistryView, View};

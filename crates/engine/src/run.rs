@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use diolkos_plan::{Desired, Policy};
-use diolkos_source_api::Envelope;
+use diolkos_source_api::{Envelope, Event};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -32,6 +32,20 @@ impl Default for Window {
     }
 }
 
+/// Called as things happen; metrics hang here.
+pub trait Observe: Send + 'static {
+    /// A source said something.
+    fn event(&self, registry: &Arc<str>, event: &Event);
+    /// Changes were planned and published.
+    fn published(&self, took: Duration);
+}
+
+/// Observes nothing.
+impl Observe for () {
+    fn event(&self, _: &Arc<str>, _: &Event) {}
+    fn published(&self, _: Duration) {}
+}
+
 /// The ends of a running engine. It stops when all senders are dropped.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -52,7 +66,7 @@ const BURST: usize = 256;
 
 /// Starts an engine with its first configuration.
 #[must_use]
-pub fn spawn(policies: &Policies, window: Window) -> Engine {
+pub fn spawn<O: Observe>(policies: &Policies, window: Window, observe: O) -> Engine {
     let (events, events_in) = mpsc::channel(EVENTS);
     let (policies_out, policies_in) = mpsc::channel(1);
     let mut state = State::default();
@@ -66,6 +80,7 @@ pub fn spawn(policies: &Policies, window: Window) -> Engine {
             window,
             desired,
             view,
+            observe,
         }
         .run(events_in, policies_in),
     );
@@ -77,14 +92,15 @@ pub fn spawn(policies: &Policies, window: Window) -> Engine {
     }
 }
 
-struct Loop {
+struct Loop<O> {
     state: State,
     window: Window,
     desired: watch::Sender<Arc<Desired>>,
     view: watch::Sender<Arc<View>>,
+    observe: O,
 }
 
-impl Loop {
+impl<O: Observe> Loop<O> {
     async fn run(
         mut self,
         mut events: mpsc::Receiver<Envelope>,
@@ -108,7 +124,10 @@ impl Loop {
                     if count == 0 {
                         return;
                     }
-                    burst.drain(..).for_each(|event| self.state.apply(event));
+                    for envelope in burst.drain(..) {
+                        self.observe.event(&envelope.registry, &envelope.event);
+                        self.state.apply(envelope);
+                    }
                 }
             }
             if self.state.is_dirty() {
@@ -119,7 +138,9 @@ impl Loop {
     }
 
     fn publish(&mut self) {
+        let started = Instant::now();
         let (desired, view) = self.state.publish();
+        self.observe.published(started.elapsed());
         // The view first: whoever sees a new desired state can look up why it is so.
         self.view.send_replace(view);
         self.desired.send_replace(desired);
