@@ -110,12 +110,10 @@ impl Differ {
         }
     }
 
-    /// The objects to look at, deletions of endpoints first, service entries last.
+    /// The objects to look at, sorted.
     #[must_use]
     pub fn dirty(&self) -> Vec<ObjectKey> {
-        let mut keys: Vec<_> = self.dirty.iter().cloned().collect();
-        keys.sort_by_key(|key| (key.kind, self.wanted.contains_key(key)));
-        keys
+        self.dirty.iter().cloned().collect()
     }
 
     /// How many objects may differ.
@@ -137,6 +135,11 @@ impl Differ {
                 .insert(key.clone(), State::Ours { registry, hash }),
             None => self.there.remove(key),
         };
+    }
+
+    /// Whether the object is ours or should be.
+    pub(crate) fn concerns(&self, key: &ObjectKey) -> bool {
+        self.wanted.contains_key(key) || matches!(self.there.get(key), Some(State::Ours { .. }))
     }
 
     /// The hash that an object should have; `None` if nobody wants it.
@@ -252,3 +255,6 @@ impl Differ {
             .count()
     }
 }
+
+#[cfg(test)]
+mod tests;

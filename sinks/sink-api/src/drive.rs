@@ -46,8 +46,12 @@ impl Default for Pace {
 /// Writes made and failed, one call each: metrics hang here.
 pub type OnApplied = Box<dyn Fn(&ObjectKey, &Result<Outcome, WriteError>) + Send>;
 
+/// How long a batch that is under way may take once we have to stop. What it leaves undone the next
+/// start finds.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// Runs `sink` until `cancel` fires or the desired state has no publisher any more. On the way out
-/// it finishes what it has begun.
+/// it finishes the batch that it has begun, if that does not take more than a few seconds.
 pub async fn drive<S: Sink>(
     sink: S,
     desired: watch::Receiver<Arc<Desired>>,
@@ -97,8 +101,12 @@ impl<S: Sink> Driver<S> {
         self.take(&mut desired);
         loop {
             let wrote = self.work(cancel).await;
-            if wrote {
-                tokio::time::sleep(self.pace.gap).await;
+            let gap = if wrote { self.pace.gap } else { Duration::ZERO };
+            tokio::select! {
+                // First: while there is always something to do, it would be left to chance below.
+                biased;
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(gap) => {}
             }
             let retry_at = self.failed.values().map(|f| f.due).min();
             let retry = async {
@@ -118,7 +126,7 @@ impl<S: Sink> Driver<S> {
                     Err(error) => {
                         tracing::warn!(sink = self.sink.name(), %error, "cannot watch the sink, reading it anew");
                         tokio::select! {
-                            () = self.read_all() => {}
+                            () = self.read_again() => {}
                             () = cancel.cancelled() => return,
                         }
                     }
@@ -126,6 +134,13 @@ impl<S: Sink> Driver<S> {
                 () = retry => {}
             }
         }
+    }
+
+    /// Reads the sink when its changes could not be heard. After a pause: that may go on for long
+    /// while reading works.
+    async fn read_again(&mut self) {
+        tokio::time::sleep(self.pace.retry).await;
+        self.read_all().await;
     }
 
     /// Reads the sink until that works.
@@ -155,7 +170,10 @@ impl<S: Sink> Driver<S> {
 
     fn drifted(&mut self, observed: Vec<Observed>) {
         for Observed { key, .. } in &observed {
-            tracing::info!(object = %key, "somebody changed an object");
+            // The sink tells of the objects of others as well.
+            if self.differ.concerns(key) {
+                tracing::info!(object = %key, "somebody changed an object");
+            }
             self.failed.remove(key);
         }
         self.differ.observed(observed);
@@ -181,39 +199,24 @@ impl<S: Sink> Driver<S> {
                 Step::Delete { registry } => deletes.push((key, registry)),
             }
         }
-        let wrote = !puts.is_empty() || !deletes.is_empty();
-        // Endpoints that are gone first, then endpoints, then the services that select them; a
-        // service that is gone last, when nothing needs it.
+        // What is new first: an endpoint or a service that gets another name, namespace or id would
+        // else be missing in between, for as long as a large burst takes. Endpoints come before the
+        // services that select them, and go before them.
         for kind in Kind::ALL {
-            let of_kind = |key: &ObjectKey| key.kind == kind;
-            let gone: Vec<_> = deletes
-                .iter()
-                .filter(|(key, _)| of_kind(key))
-                .cloned()
-                .collect();
-            let there: Vec<_> = puts
-                .iter()
-                .filter(|(key, _)| of_kind(key))
-                .cloned()
-                .collect();
-            if kind == Kind::WorkloadEntry {
-                self.delete(&gone, cancel).await;
-                self.put(&there, cancel).await;
-            } else {
-                self.put(&there, cancel).await;
-                self.delete(&gone, cancel).await;
-            }
+            self.put(&of_kind(&puts, kind), cancel).await;
+        }
+        for kind in Kind::ALL {
+            self.delete(&of_kind(&deletes, kind), cancel).await;
         }
         self.ledger
             .progress(self.differ.pending(), self.differ.generation());
-        wrote
+        !puts.is_empty() || !deletes.is_empty()
     }
 
     fn settle(&mut self, key: &ObjectKey) {
         self.differ.settled(key);
-        if self.failed.remove(key).is_some() {
-            self.ledger.forget(key);
-        }
+        self.failed.remove(key);
+        self.ledger.forget_failure(key);
     }
 
     /// Nothing is sent; the object is looked at again when the sink says that it changed.
@@ -234,44 +237,64 @@ impl<S: Sink> Driver<S> {
     }
 
     async fn delete(&mut self, keys: &[(ObjectKey, Arc<str>)], cancel: &CancellationToken) {
-        for chunk in keys.chunks(self.pace.batch) {
-            if cancel.is_cancelled() {
-                return;
-            }
-            let registries: HashMap<_, _> = chunk.iter().cloned().collect();
+        for chunk in keys.chunks(self.pace.batch.max(1)) {
             let changes = chunk
                 .iter()
                 .map(|(key, _)| Change::Delete(key.clone()))
                 .collect();
-            for applied in self.sink.apply(changes).await {
-                let registry = registries.get(&applied.key).cloned().unwrap_or_default();
-                self.record(applied, registry, None);
-            }
+            let expected = chunk
+                .iter()
+                .map(|(key, registry)| (key.clone(), (registry.clone(), None)))
+                .collect();
+            self.apply(changes, expected, cancel).await;
         }
     }
 
     async fn put(&mut self, keys: &[(ObjectKey, ServiceKey)], cancel: &CancellationToken) {
-        for chunk in keys.chunks(self.pace.batch) {
+        for chunk in keys.chunks(self.pace.batch.max(1)) {
             if cancel.is_cancelled() {
                 return;
             }
             let changes = self.differ.build(chunk);
-            let hashes: HashMap<ObjectKey, ContentHash> = changes
+            let expected = chunk
                 .iter()
-                .filter_map(|change| match change {
-                    Change::Put { object, hash } => Some((object.key.clone(), *hash)),
-                    Change::Delete(_) => None,
+                .map(|(key, service)| {
+                    let hash = self.differ.wanted_hash(key);
+                    (key.clone(), (service.registry.clone(), hash))
                 })
                 .collect();
-            let owners: HashMap<_, _> = chunk.iter().cloned().collect();
-            for applied in self.sink.apply(changes).await {
-                let registry = owners
-                    .get(&applied.key)
-                    .map(|s| s.registry.clone())
-                    .unwrap_or_default();
-                let hash = hashes.get(&applied.key).copied();
+            self.apply(changes, expected, cancel).await;
+        }
+    }
+
+    /// Writes one batch. `expected` has what each object is to become, and which registry it is of.
+    async fn apply(
+        &mut self,
+        changes: Vec<Change>,
+        mut expected: HashMap<ObjectKey, (Arc<str>, Option<ContentHash>)>,
+        cancel: &CancellationToken,
+    ) {
+        if cancel.is_cancelled() {
+            return;
+        }
+        let results = tokio::select! {
+            results = self.sink.apply(changes) => results,
+            () = async { cancel.cancelled().await; tokio::time::sleep(GRACE).await } => {
+                tracing::warn!(sink = self.sink.name(), "stopping, a write under way is given up");
+                return;
+            }
+        };
+        for applied in results {
+            if let Some((registry, hash)) = expected.remove(&applied.key) {
                 self.record(applied, registry, hash);
             }
+        }
+        for (key, (registry, hash)) in expected {
+            let result = Err(WriteError::Retry {
+                reason: "the sink did not say what came of it".into(),
+                after: None,
+            });
+            self.record(Applied { key, result }, registry, hash);
         }
     }
 
@@ -327,3 +350,13 @@ impl<S: Sink> Driver<S> {
         );
     }
 }
+
+fn of_kind<T: Clone>(keys: &[(ObjectKey, T)], kind: Kind) -> Vec<(ObjectKey, T)> {
+    keys.iter()
+        .filter(|(key, _)| key.kind == kind)
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

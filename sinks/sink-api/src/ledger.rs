@@ -109,8 +109,13 @@ impl Ledger {
         });
     }
 
-    pub(crate) fn forget(&self, key: &ObjectKey) {
-        self.write(|inner| inner.records.remove(key));
+    /// The object is as it should be, whoever made it so, or nobody wants it any more.
+    pub(crate) fn forget_failure(&self, key: &ObjectKey) {
+        self.write(|inner| {
+            if inner.records.get(key).is_some_and(|r| r.result.is_err()) {
+                inner.records.remove(key);
+            }
+        });
     }
 
     pub(crate) fn progress(&self, pending: usize, generation: u64) {

@@ -36,6 +36,8 @@ pub mod conformance;
 mod diff;
 mod drive;
 mod ledger;
+#[cfg(any(test, feature = "conformance"))]
+mod shop;
 
 pub use diff::Differ;
 pub use drive::{OnApplied, Pace, drive};
