@@ -413,3 +413,50 @@ async fn registry_resources_in_the_cluster() -> Result<()> {
     assert_eq!(diolkos.get("/api/v1/registries").await?, json!([]));
     Ok(())
 }
+
+/// A token in a Secret, rotated while Diolkos runs, and a registry whose answers are filtered before it has one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_from_a_secret() -> Result<()> {
+    let (consul, kubernetes) =
+        tokio::try_join!(Consul::builder().acl().start(), Kubernetes::start())?;
+    let rig = Rig { consul, kubernetes };
+    rig.kubernetes.install_istio_crds().await?;
+    rig.kubernetes
+        .kubectl(&["create", "namespace", "diolkos"])
+        .await?;
+    rig.register("web", "10.0.0.1", 80).await?;
+    let rules = r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }"#;
+    let token = rig.consul.create_token("reader", rules).await?;
+    let secret = |token: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "consul", "namespace": "diolkos"},
+            "stringData": {"token": token},
+        })
+        .to_string()
+    };
+    rig.kubernetes
+        .apply(&secret("a-token-that-consul-does-not-know"))
+        .await?;
+    let address = rig.consul.http_addr();
+    let document = format!(
+        "{{apiVersion: diolkos.io/v1alpha1, kind: Registry, metadata: {{name: consul}}, spec: {{consul: {{\
+          addresses: ['{address}'], token: {{secretRef: {{namespace: diolkos, name: consul, key: token}}}}}}}}}}"
+    );
+    let kubeconfig = rig.kubernetes.kubeconfig().display().to_string();
+    let diolkos = Diolkos::run(&document, &["--kubeconfig", &kubeconfig]).await?;
+    eventually(SOON, "the refusal is visible", async || {
+        let (status, reason, _) = diolkos.condition("consul", "Connected").await?;
+        ensure!(status == "False" && reason == "Denied", "{status} {reason}");
+        Ok(())
+    })
+    .await;
+    rig.kubernetes.apply(&secret(&token)).await?;
+    // The Secret is looked at every 10 s, and a refusal is retried slowly.
+    eventually(3 * SOON, "the new token is used", async || {
+        diolkos.synced("consul").await
+    })
+    .await;
+    assert_eq!(rig.hosts("diolkos").await?, ["web.service.consul"]);
+    assert!(!diolkos.log().contains(&token), "no secret in the log");
+    Ok(())
+}
