@@ -97,6 +97,16 @@ pub(crate) fn is_code(error: &CallError, code: u16) -> bool {
     matches!(error, CallError::Kube(kube::Error::Api(status)) if status.code == code)
 }
 
+/// Whether an update with a uid found another object of that name, or none. Where there is none the API server says
+/// conflict; where there is another one it says that the uid cannot be changed.
+pub(crate) fn is_another_object(error: &CallError) -> bool {
+    let CallError::Kube(kube::Error::Api(status)) = error else {
+        return false;
+    };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 409 || (status.code == 422 && causes.any(|cause| cause.field == "metadata.uid"))
+}
+
 /// The object has other labels than ours.
 pub(crate) fn unlabelled() -> WriteError {
     let (key, value, registry) = (label::MANAGED_BY, label::MANAGER, label::REGISTRY);

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     cache::Learned,
     entry::{Entry, Uid, hash_annotation},
-    error::{conflicting_managers, explain, is_code, retry, unlabelled},
+    error::{conflicting_managers, explain, is_another_object, is_code, retry, unlabelled},
     resource,
     shared::Shared,
 };
@@ -93,7 +93,7 @@ impl Writer {
                 self.settle(flight, body, meta).await?;
                 Ok(Outcome::Updated)
             }
-            Err(error) if is_code(&error, 409) => match self.look(flight).await? {
+            Err(error) if is_another_object(&error) => match self.look(flight).await? {
                 Some(now) if !now.is_ours() => Err(unlabelled()),
                 _ => Err(retry(format!("it changed meanwhile: {error}"))),
             },
