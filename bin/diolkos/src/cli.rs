@@ -193,6 +193,17 @@ pub(crate) enum To {
     Stdout,
 }
 
+impl To {
+    /// The sink's name, as in metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Kubernetes => "kubernetes",
+            Self::Directory(_) => "directory",
+            Self::Stdout => "stdout",
+        }
+    }
+}
+
 impl FromStr for To {
     type Err = String;
 

@@ -27,7 +27,7 @@ impl diolkos_engine::Observe for Engine {
 }
 
 /// Copies all levels into the metrics; called whenever somebody asks for them.
-pub(crate) fn levels(observer: &Observer, metrics: &Metrics) {
+pub(crate) fn levels(observer: &Observer, sink: &'static str, metrics: &Metrics) {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let by_name = |counts: &BTreeMap<Reason, usize>| {
         counts
@@ -60,8 +60,12 @@ pub(crate) fn levels(observer: &Observer, metrics: &Metrics) {
     if let Some(ledger) = &observer.ledger {
         let levels = SinkLevels {
             pending: count(ledger.pending()),
-            objects: BTreeMap::new(),
+            objects: ledger
+                .held()
+                .into_iter()
+                .map(|(kind, n)| (kind.name(), count(n)))
+                .collect(),
         };
-        metrics.sink_levels("sink", levels);
+        metrics.sink_levels(sink, levels);
     }
 }

@@ -51,7 +51,7 @@ pub(crate) async fn run(options: Run) -> anyhow::Result<Ended> {
     if let To::Directory(path) = &options.to {
         sinks::create(path)?;
     }
-    let mut app = App::start(&registries, client, listener)?;
+    let mut app = App::start(&registries, client, options.to.name(), listener)?;
     tracing::info!(address = %options.listen, registries = registries.len(), "diolkos runs");
     app.start_writer(&options.to);
     let ended = if options.once {
@@ -114,6 +114,7 @@ impl App {
     fn start(
         registries: &[CheckedRegistry],
         client: Option<diolkos_kube_ext::Client>,
+        sink: &'static str,
         listener: TcpListener,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
@@ -134,7 +135,7 @@ impl App {
         let encode: diolkos_console::Encode = {
             let (metrics, observer) = (metrics.clone(), observer.clone());
             Arc::new(move || {
-                observe::levels(&observer, &metrics);
+                observe::levels(&observer, sink, &metrics);
                 metrics.encode()
             })
         };

@@ -99,8 +99,15 @@ impl<S: Sink> Driver<S> {
             () = cancel.cancelled() => return,
         }
         self.take(&mut desired);
+        for (registry, objects) in self.differ.unclaimed() {
+            tracing::warn!(%registry, objects, "objects of a registry that is not configured are left alone; delete them by their label diolkos.io/registry if nobody needs them");
+        }
+        self.count();
         loop {
             let wrote = self.work(cancel).await;
+            if wrote {
+                self.count();
+            }
             let gap = if wrote { self.pace.gap } else { Duration::ZERO };
             tokio::select! {
                 // First: while there is always something to do, it would be left to chance below.
@@ -134,6 +141,11 @@ impl<S: Sink> Driver<S> {
                 () = retry => {}
             }
         }
+    }
+
+    fn count(&self) {
+        let held = Kind::ALL.map(|kind| (kind, self.differ.held(kind)));
+        self.ledger.hold(held.into());
     }
 
     /// Reads the sink when its changes could not be heard. After a pause: that may go on for long

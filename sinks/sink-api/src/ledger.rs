@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use diolkos_istio::ObjectKey;
+use diolkos_istio::{Kind, ObjectKey};
 
 use crate::{Outcome, WriteError};
 
@@ -40,6 +40,7 @@ struct Inner {
     pending: usize,
     generation: u64,
     unreadable: Option<String>,
+    held: BTreeMap<Kind, usize>,
 }
 
 impl Ledger {
@@ -65,6 +66,12 @@ impl Ledger {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.read(|inner| inner.generation)
+    }
+
+    /// The objects of ours that are there, by kind, as of the last burst of writes.
+    #[must_use]
+    pub fn held(&self) -> BTreeMap<Kind, usize> {
+        self.read(|inner| inner.held.clone())
     }
 
     /// Why the sink cannot be read, if it cannot.
@@ -123,6 +130,10 @@ impl Ledger {
             inner.pending = pending;
             inner.generation = generation;
         });
+    }
+
+    pub(crate) fn hold(&self, held: BTreeMap<Kind, usize>) {
+        self.write(|inner| inner.held = held);
     }
 
     pub(crate) fn readable(&self, error: Option<String>) {
