@@ -18,6 +18,7 @@
 pub mod consul;
 pub mod envoy;
 pub mod eventually;
+pub mod fill;
 mod home;
 pub mod istiod;
 pub mod kubernetes;

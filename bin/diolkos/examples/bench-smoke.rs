@@ -7,7 +7,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use diolkos_testkit::{Consul, Kubernetes, Program, ports};
+use diolkos_testkit::{Consul, Kubernetes, Program, fill, ports};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ async fn main() -> Result<()> {
         .kubectl(&["create", "namespace", "diolkos"])
         .await?;
     let started = Instant::now();
-    fill(&consul).await?;
+    fill::fill(&consul, SERVICES, INSTANCES).await?;
     println!(
         "registered {SERVICES} services x {INSTANCES} in {:.1} s",
         started.elapsed().as_secs_f64()
@@ -52,14 +52,14 @@ async fn main() -> Result<()> {
         );
         let changed = Instant::now();
         let service = 1_000;
-        consul.catalog_register(&entry(service, 0, 9_999)).await?;
+        fill::move_port(&consul, service, 0, 9_999).await?;
         run.explained(service, 9_999).await?;
         println!(
             "{mode}: one changed port known after {:.0} ms",
             changed.elapsed().as_secs_f64() * 1e3
         );
-        consul.catalog_register(&entry(service, 0, 8_080)).await?;
-        run.explained(service, 8_080).await?;
+        fill::move_port(&consul, service, 0, fill::PORT).await?;
+        run.explained(service, fill::PORT).await?;
         run.until(|r| condition(r, "Synced") == "True").await?;
         drop(run);
 
@@ -83,30 +83,6 @@ async fn main() -> Result<()> {
                 "--wait=false",
             ])
             .await?;
-    }
-    Ok(())
-}
-
-fn entry(service: usize, instance: usize, port: u32) -> Value {
-    json!({
-        "Node": format!("node-{}", service % 50), "Address": "10.0.0.1", "SkipNodeUpdate": true,
-        "Service": {
-            "ID": format!("svc-{service}-{instance}"), "Service": format!("svc-{service}"),
-            "Address": format!("10.{}.{}.{}", instance + 1, service / 250, service % 250 + 1), "Port": port,
-            "Meta": {"version": format!("v{}", instance % 2), "protocol": "http"},
-        },
-        "Check": {"Name": "ttl", "CheckID": format!("svc-{service}-{instance}-ttl"), "Status": "passing",
-                  "ServiceID": format!("svc-{service}-{instance}")},
-    })
-}
-
-async fn fill(consul: &Consul) -> Result<()> {
-    for service in 0..SERVICES {
-        for instance in 0..INSTANCES {
-            consul
-                .catalog_register(&entry(service, instance, 8_080))
-                .await?;
-        }
     }
     Ok(())
 }
@@ -188,7 +164,7 @@ impl Run {
             .await
     }
 
-    async fn explained(&self, service: usize, port: u32) -> Result<()> {
+    async fn explained(&self, service: usize, port: u16) -> Result<()> {
         self.program
             .ready(LIMIT, async || {
                 let found = self

@@ -12,6 +12,9 @@ use common::{Diolkos, SOON};
 use diolkos_testkit::{Consul, Envoy, EnvoyOptions, HttpUpstream, Istiod, Kubernetes, eventually};
 use serde_json::{Value, json};
 
+/// Times are measured here: one test at a time.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// The promise: a change in the registry is in the mesh within this time.
 const FOLLOWS: Duration = Duration::from_secs(2);
 
@@ -85,6 +88,7 @@ const HOST: &str = "web.service.consul";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_in_consul_is_called_by_name_and_split_by_version() -> Result<()> {
+    let _alone = ALONE.lock().await;
     let mesh = Mesh::start().await?;
     let envoy = Envoy::start(&mesh.istiod, EnvoyOptions::sidecar("client")).await?;
     let (v1, v2) = tokio::try_join!(HttpUpstream::start("v1"), HttpUpstream::start("v2"))?;
@@ -170,6 +174,7 @@ struct Step<'a> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_change_is_followed_with_one_write_an_object_and_no_full_push() -> Result<()> {
+    let _alone = ALONE.lock().await;
     let mesh = Mesh::start().await?;
     // istiod pushes, and counts why, only while a proxy is connected.
     let _envoy = Envoy::start(&mesh.istiod, EnvoyOptions::sidecar("client")).await?;
