@@ -57,3 +57,33 @@ impl Shared {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use diolkos_sink_api::State;
+
+    #[tokio::test]
+    async fn a_wait_that_is_dropped_loses_nothing() {
+        let shared = Shared::default();
+        let key = ObjectKey {
+            kind: Kind::ServiceEntry,
+            namespace: "shop".into(),
+            name: "a".into(),
+        };
+        let entry = Entry {
+            uid: Default::default(),
+            version: 1,
+            generation: 1,
+            state: State::Foreign,
+        };
+        // Dropped while it waits for a change, and while it gathers more of them.
+        let idle = tokio::time::timeout(Duration::from_millis(1), shared.changes()).await;
+        assert!(idle.is_err(), "{idle:?}");
+        shared.update(|cache| cache.is(key, entry));
+        let gathering = tokio::time::timeout(GATHER / 5, shared.changes()).await;
+        assert!(gathering.is_err(), "{gathering:?}");
+        let told = tokio::time::timeout(Duration::from_secs(5), shared.changes()).await;
+        assert_eq!(told.map(|changes| changes.len()), Ok(1));
+    }
+}

@@ -38,7 +38,7 @@ async fn a_server_that_hangs_or_is_gone_ends_no_call_late_and_loses_no_change() 
     let begun = Instant::now();
     match one(&mut sink, put(&c)).await {
         Err(WriteError::Retry { reason, .. }) => {
-            assert_eq!(reason, "no answer from the API server within 0.5 s")
+            assert_eq!(reason, "no answer from the API server within 0.5 s");
         }
         other => panic!("{other:?}"),
     }
@@ -50,7 +50,7 @@ async fn a_server_that_hangs_or_is_gone_ends_no_call_late_and_loses_no_change() 
     bed.kubernetes.kill()?;
     match one(&mut sink, put(&c)).await {
         Err(WriteError::Retry { reason, .. }) => {
-            assert!(reason.contains("Connection refused"), "{reason}")
+            assert!(reason.contains("Connection refused"), "{reason}");
         }
         other => panic!("{other:?}"),
     }
