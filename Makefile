@@ -19,8 +19,9 @@ demo: ## the quickstart: file registry, no cluster; prints the table of hosts an
 demo-mesh: ## Consul, Kubernetes API, istiod and Envoy on this machine: requests reach both versions of a service
 	@scripts/rust
 	testbed/setup consul envoy kubernetes-istio
-	$(CARGO) build --release --locked --bin diolkos --example demo-mesh
-	target/release/examples/demo-mesh
+	$(CARGO) build --release --locked --bin diolkos
+	$(CARGO) build --locked --example demo-mesh
+	DIOLKOS_BIN=$(BIN) target/debug/examples/demo-mesh
 
 test: lint testbed ## everything: checks, unit tests, tests against the real servers
 	$(CARGO) test --workspace --locked --no-fail-fast
@@ -39,8 +40,9 @@ testbed: ## build the real servers (once; cached outside of the work tree)
 bench-smoke: ## 2,000 services x 5 instances in one Consul: time, memory, connections
 	@scripts/rust
 	testbed/setup consul kubernetes-istio
-	$(CARGO) build --release --locked --bin diolkos --example bench-smoke
-	target/release/examples/bench-smoke
+	$(CARGO) build --release --locked --bin diolkos
+	$(CARGO) build --locked --example bench-smoke
+	DIOLKOS_BIN=$(BIN) target/debug/examples/bench-smoke
 
 fmt: ## format
 	$(CARGO) fmt --all

@@ -41,12 +41,11 @@ async fn main() -> Result<()> {
         let objects = done["objects"].as_u64().unwrap_or_default();
         let took = started.elapsed();
         println!(
-            "{mode}: read after {:.2} s; {objects} objects written after {:.1} s ({:.0}/s); memory {:.1} MiB; connections to Consul {} (of {} in all); requests to Consul {}",
+            "{mode}: read after {:.2} s; {objects} objects written after {:.1} s ({:.0}/s); memory {:.1} MiB; connections to Consul {}; requests to Consul {}",
             read_after.as_secs_f64(),
             took.as_secs_f64(),
             objects as f64 / took.as_secs_f64(),
             resident(run.program.pid())?,
-            read["connections"],
             consul.connections()?,
             read["requests"],
         );
@@ -113,11 +112,9 @@ struct Run {
 
 impl Run {
     fn start(consul: &Consul, kubernetes: &Kubernetes, endpoints: &str) -> Result<Self> {
-        let binary: PathBuf = std::env::current_exe()?
-            .ancestors()
-            .nth(2)
-            .context("target/release")?
-            .join("diolkos");
+        let binary: PathBuf = std::env::var_os("DIOLKOS_BIN")
+            .context("DIOLKOS_BIN names the program; `make bench-smoke` sets it")?
+            .into();
         let api = ports::port()?.address().to_string();
         let prepared = Program::prepare("diolkos", &binary)?;
         let document = prepared.home().join("registry.yaml");

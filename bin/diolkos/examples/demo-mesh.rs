@@ -102,11 +102,9 @@ async fn demo() -> Result<()> {
 }
 
 fn start_diolkos(consul: &Consul, kubernetes: &Kubernetes) -> Result<(Program, String)> {
-    let binary: PathBuf = std::env::current_exe()?
-        .ancestors()
-        .nth(2)
-        .context("this program lies in target/release/examples")?
-        .join("diolkos");
+    let binary: PathBuf = std::env::var_os("DIOLKOS_BIN")
+        .context("DIOLKOS_BIN names the program; `make demo-mesh` sets it")?
+        .into();
     let port = ports::port()?;
     let api = port.address().to_string();
     let prepared = Program::prepare("diolkos", &binary)?;

@@ -31,7 +31,7 @@ pub(crate) async fn run(options: Run) -> anyhow::Result<Ended> {
     };
     let documents = match &client {
         Some(client) if options.files.is_empty() => {
-            Documents::Cluster(ClusterDocuments::start(client.clone()).await)
+            Documents::Cluster(Box::new(ClusterDocuments::start(client.clone()).await))
         }
         _ => Documents::Files(documents::Files::new(options.files.clone())),
     };
@@ -65,7 +65,7 @@ pub(crate) async fn run(options: Run) -> anyhow::Result<Ended> {
 
 /// Where documents come from.
 enum Documents {
-    Cluster(ClusterDocuments),
+    Cluster(Box<ClusterDocuments>),
     Files(documents::Files),
 }
 

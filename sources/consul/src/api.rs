@@ -209,10 +209,11 @@ impl Api<'_> {
         let mut backoff = Backoff::new(REFUSED.0, REFUSED.1);
         let mut tries = 1;
         loop {
+            // With this request: while all is quiet, that shows the ones that wait.
+            let open = self.http.in_flight() + 1;
+            self.health.traffic(open, self.http.requests() + 1);
             let answer = self.http.send(&request).await.map_err(unreachable)?;
             self.health.contact();
-            self.health
-                .traffic(self.http.in_flight(), self.http.requests());
             if !is_rate_limited(&answer) || tries == TRIES {
                 return self.judge(answer);
             }

@@ -56,7 +56,7 @@ pub struct Health {
     pub last_contact: Option<SystemTime>,
     /// One line on what is going on or went wrong.
     pub detail: Arc<str>,
-    /// Connections to the registry that are open now, as far as the source counts them.
+    /// Connections to the registry that are in use now: requests under way, waiting ones among them.
     pub connections: usize,
     /// Requests sent to the registry since the start.
     pub requests: u64,
