@@ -56,17 +56,21 @@ impl Supervisor {
         for registry in registries {
             let name = registry.policy.registry.clone();
             let selection = format!("{:?}", registry.policy.select);
-            let same = before.remove(&name).filter(|running| {
-                running.settings == registry.source && running.selection == selection
-            });
-            let running = same.unwrap_or_else(|| self.start(registry, selection));
+            let running = match before.remove(&name) {
+                Some(same) if same.settings == registry.source && same.selection == selection => {
+                    same
+                }
+                Some(other) => {
+                    other.cancel.cancel();
+                    self.start(registry, selection, Some(other.task))
+                }
+                None => self.start(registry, selection, None),
+            };
             self.running.insert(name, running);
         }
         for (name, running) in before {
             running.cancel.cancel();
-            if !self.running.contains_key(&name) {
-                self.sources.remove(&name);
-            }
+            self.sources.remove(&name);
         }
     }
 
@@ -82,7 +86,14 @@ impl Supervisor {
         }
     }
 
-    fn start(&self, registry: &CheckedRegistry, selection: String) -> Running {
+    /// Starts a source once `before` has ended: the events of two sources of one registry must not
+    /// mix, or the end of one's snapshot could be taken for the end of the other's.
+    fn start(
+        &self,
+        registry: &CheckedRegistry,
+        selection: String,
+        before: Option<JoinHandle<()>>,
+    ) -> Running {
         let name = registry.policy.registry.clone();
         let (health, health_out) = HealthReporter::new();
         let (resync_in, resync) = mpsc::channel(1);
@@ -95,13 +106,17 @@ impl Supervisor {
         };
         self.sources.insert(name.clone(), health_out);
         let task = match &registry.source {
-            SourceSettings::Consul(settings) => {
-                spawn(name, Consul::new(self.consul(registry, settings)), cx)
-            }
+            SourceSettings::Consul(settings) => spawn(
+                name,
+                Consul::new(self.consul(registry, settings)),
+                cx,
+                before,
+            ),
             SourceSettings::File(settings) => spawn(
                 name.clone(),
                 FileSource::new(name, settings.path.clone()),
                 cx,
+                before,
             ),
         };
         Running {
@@ -143,8 +158,18 @@ impl Supervisor {
     }
 }
 
-fn spawn<S: Source>(name: Arc<str>, source: S, cx: SourceCx) -> JoinHandle<()> {
+fn spawn<S: Source>(
+    name: Arc<str>,
+    source: S,
+    cx: SourceCx,
+    before: Option<JoinHandle<()>>,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
+        if let Some(before) = before
+            && let Err(error) = before.await
+        {
+            tracing::error!(registry = %name, %error, "the source panicked");
+        }
         supervise(&name, source, cx).await;
     })
 }
