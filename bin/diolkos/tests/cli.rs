@@ -221,6 +221,11 @@ fn the_documents_of_the_documentation_are_valid() -> Result<()> {
         }
     }
     assert!(found >= 4, "only {found} documents found");
+    for example in ["consul.yaml", "aeraki.yaml", "quickstart/registry.yaml"] {
+        let file = root.join("examples").join(example);
+        let (code, out, _) = diolkos(&["check", &file.display().to_string()]);
+        assert_eq!(code, 0, "{example}: {out}");
+    }
     Ok(())
 }
 
