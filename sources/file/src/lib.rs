@@ -165,9 +165,10 @@ impl FileSource {
 
 impl Source for FileSource {
     async fn run(&mut self, epoch: Epoch, cx: &mut SourceCx) -> Result<(), SourceError> {
+        let view = self.settle().await?;
+        // Not before: a path that cannot be read is no contact.
         cx.health
             .syncing(format!("reading {}", self.path.display()));
-        let view = self.settle().await?;
         let mut complete = self.snapshot(epoch, view, cx).await?;
 
         let mut polls = interval(POLL);

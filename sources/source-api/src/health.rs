@@ -80,9 +80,15 @@ impl HealthReporter {
             .send_modify(|health| health.last_contact = Some(SystemTime::now()));
     }
 
-    /// Connected, first snapshot under way.
+    /// Connected, first snapshot under way. To be called when the registry has answered, not when it
+    /// is asked: an outage would else look like a contact with each attempt. Once live, a further
+    /// snapshot is a contact like any other.
     pub fn syncing(&self, detail: impl Into<Arc<str>>) {
-        self.phase(Phase::Syncing, detail.into(), true);
+        if self.0.borrow().phase == Phase::Live {
+            self.contact();
+        } else {
+            self.phase(Phase::Syncing, detail.into(), true);
+        }
     }
 
     /// Synchronised and following.
