@@ -61,7 +61,7 @@ pub trait Fixture {
     /// All objects that are stored, with something that changes whenever one is written.
     async fn versions(&self) -> Result<BTreeMap<ObjectKey, String>>;
 
-    /// A person changes the spec of one of our objects, and nothing else.
+    /// A person changes something that we set in the spec of one of our objects, and nothing else.
     async fn edit(&self, key: &ObjectKey) -> Result<()>;
 
     /// A person removes an object.

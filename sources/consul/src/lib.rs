@@ -93,7 +93,6 @@ impl Consul {
             Some(http) => http,
             None => http.insert(client(config)?),
         };
-        cx.health.syncing(format!("reading {}", http.address()));
         let api = Api {
             http,
             config,

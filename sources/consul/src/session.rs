@@ -109,6 +109,9 @@ impl Session<'_> {
             self.api.identify(&dc.name).await?;
             catalog = self.api.catalog(&dc.name, None).await?;
         }
+        // Not before: an attempt is no contact.
+        let health = &self.api.health;
+        health.syncing(format!("reading {}", self.api.http.address()));
         let failing = self.failing(dc, None).await?;
         let names = {
             let mut state = dc.state();
