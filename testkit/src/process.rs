@@ -107,8 +107,18 @@ impl Process {
     }
 
     /// SIGSTOP: the process keeps its sockets and answers nothing, like a hung server.
+    ///
+    /// The kernel stops the threads one by one after the signal was sent; this returns when all have stopped.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let end = Instant::now() + Duration::from_secs(5);
+        while !is_stopped(self.pid())? {
+            if Instant::now() >= end {
+                bail!("{} does not stop", self.spec.name);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// SIGCONT: the end of [`pause`](Self::pause).
@@ -206,6 +216,20 @@ impl Drop for Process {
             self.kill().ok();
         }
     }
+}
+
+/// Whether every thread of a process is stopped.
+fn is_stopped(pid: u32) -> Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread that is gone meanwhile answers nothing.
+        let stat = fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+        // The state follows the name, which stands in parentheses and may hold any character.
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        if state.is_some_and(|rest| !rest.starts_with('T')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn pid(child: &Child) -> Result<Pid> {
