@@ -51,6 +51,50 @@ pub struct Policy {
     pub grant: Grant,
 }
 
+impl Policy {
+    /// The usual values: every healthy instance, a `WorkloadEntry` each, all labels, nothing
+    /// granted beyond what is not denied.
+    #[must_use]
+    pub fn new(registry: impl Into<Arc<str>>, namespace: Template, host: Template) -> Self {
+        Self {
+            registry: registry.into(),
+            priority: 0,
+            select: Select {
+                include: None,
+                exclude: Vec::new(),
+                healthy_only: true,
+            },
+            namespace,
+            host,
+            aliases: Vec::new(),
+            endpoints: Endpoints::WorkloadEntry,
+            location: Location::MeshInternal,
+            resolution: Resolution::Static,
+            export_to: Vec::new(),
+            ports: PortPolicy {
+                naming: PortNaming::ProtocolNumber,
+                service_port: None,
+                protocols: Vec::new(),
+                default_protocol: "tcp".into(),
+            },
+            labels: LabelPolicy {
+                include: None,
+                exclude: GlobSet::empty(),
+                rename: BTreeMap::new(),
+            },
+            locality: None,
+            network: None,
+            service_account: None,
+            tls_mode: None,
+            object_labels: BTreeMap::new(),
+            grant: Grant {
+                cluster_domain: "cluster.local".into(),
+                ..Grant::default()
+            },
+        }
+    }
+}
+
 /// Which services and instances are carried over.
 #[derive(Clone, Debug)]
 pub struct Select {

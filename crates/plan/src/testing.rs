@@ -1,10 +1,9 @@
 //! Shorthand for tests.
 
-use diolkos_istio::{Location, Resolution};
 use diolkos_model::{Health, Instance, Interner, Locality, Port, Service, ServiceKey};
 use globset::GlobSet;
 
-use crate::{Endpoints, Grant, LabelPolicy, Policy, PortNaming, PortPolicy, Select, Template};
+use crate::{LabelPolicy, Policy, Template};
 
 pub(crate) fn service(name: &str, namespace: &str) -> Service {
     with_instances(name, namespace, vec![])
@@ -63,36 +62,9 @@ pub(crate) fn label_policy() -> LabelPolicy {
 }
 
 pub(crate) fn policy() -> Policy {
-    Policy {
-        registry: "consul".into(),
-        priority: 0,
-        select: Select {
-            include: None,
-            exclude: vec![],
-            healthy_only: true,
-        },
-        namespace: Template::literal("diolkos"),
-        host: Template::parse("{service}.service.consul").unwrap(),
-        aliases: vec![],
-        endpoints: Endpoints::WorkloadEntry,
-        location: Location::MeshInternal,
-        resolution: Resolution::Static,
-        export_to: vec![],
-        ports: PortPolicy {
-            naming: PortNaming::ProtocolNumber,
-            service_port: None,
-            protocols: vec![],
-            default_protocol: "tcp".into(),
-        },
-        labels: label_policy(),
-        locality: None,
-        network: None,
-        service_account: None,
-        tls_mode: None,
-        object_labels: [].into(),
-        grant: Grant {
-            cluster_domain: "cluster.local".into(),
-            ..Grant::default()
-        },
-    }
+    Policy::new(
+        "consul",
+        Template::literal("diolkos"),
+        Template::parse("{service}.service.consul").unwrap(),
+    )
 }

@@ -2,12 +2,9 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
-use diolkos_istio::{Location, Object, ObjectKey, Resolution};
+use diolkos_istio::{Object, ObjectKey};
 use diolkos_model::{Address, ContentHash, Health, Instance, Locality, Port, Service, ServiceKey};
-use diolkos_plan::{
-    Endpoints, Grant, LabelPolicy, Policy, PortNaming, PortPolicy, RegistryState, Select, Template,
-    plan,
-};
+use diolkos_plan::{Endpoints, Policy, RegistryState, Template, plan};
 
 use crate::{Desired, Planned};
 
@@ -152,39 +149,7 @@ fn policy(registry: &str, namespace: &str, endpoints: Endpoints) -> Policy {
     let host = Template::parse("{service}.example")
         .unwrap_or_else(|error| panic!("the host template: {error}"));
     Policy {
-        registry: registry.into(),
-        priority: 0,
-        select: Select {
-            include: None,
-            exclude: vec![],
-            healthy_only: true,
-        },
-        namespace: Template::literal(namespace),
-        host,
-        aliases: vec![],
         endpoints,
-        location: Location::MeshInternal,
-        resolution: Resolution::Static,
-        export_to: vec![],
-        ports: PortPolicy {
-            naming: PortNaming::ProtocolNumber,
-            service_port: None,
-            protocols: vec![],
-            default_protocol: "tcp".into(),
-        },
-        labels: LabelPolicy {
-            include: None,
-            exclude: globset::GlobSet::empty(),
-            rename: [].into(),
-        },
-        locality: None,
-        network: None,
-        service_account: None,
-        tls_mode: None,
-        object_labels: [].into(),
-        grant: Grant {
-            cluster_domain: "cluster.local".into(),
-            ..Grant::default()
-        },
+        ..Policy::new(registry, Template::literal(namespace), host)
     }
 }

@@ -1,49 +1,17 @@
 use std::collections::BTreeMap;
 
-use diolkos_istio::{Location, Resolution};
 use diolkos_model::{Health, Instance, Locality, Port};
-use diolkos_plan::{Endpoints, Grant, LabelPolicy, PortNaming, PortPolicy, Select, Template};
-use globset::GlobSet;
+use diolkos_plan::{Endpoints, Template};
 use proptest::prelude::*;
 
 use super::*;
 
 fn policy(registry: &str, priority: i32) -> Arc<Policy> {
+    let host = Template::parse("{service}.mesh").unwrap();
     Arc::new(Policy {
-        registry: registry.into(),
         priority,
-        select: Select {
-            include: None,
-            exclude: vec![],
-            healthy_only: true,
-        },
-        namespace: Template::literal("diolkos"),
-        host: Template::parse("{service}.mesh").unwrap(),
-        aliases: vec![],
         endpoints: Endpoints::Inline,
-        location: Location::MeshInternal,
-        resolution: Resolution::Static,
-        export_to: vec![],
-        ports: PortPolicy {
-            naming: PortNaming::ProtocolNumber,
-            service_port: None,
-            protocols: vec![],
-            default_protocol: "tcp".into(),
-        },
-        labels: LabelPolicy {
-            include: None,
-            exclude: GlobSet::empty(),
-            rename: BTreeMap::new(),
-        },
-        locality: None,
-        network: None,
-        service_account: None,
-        tls_mode: None,
-        object_labels: BTreeMap::new(),
-        grant: Grant {
-            cluster_domain: "cluster.local".into(),
-            ..Grant::default()
-        },
+        ..Policy::new(registry, Template::literal("diolkos"), host)
     })
 }
 
