@@ -24,8 +24,15 @@ pub mod annotation {
     /// The content hash of the object and the `metadata.generation` that it was written as:
     /// `HASH.GENERATION`. Tells without the spec whether an object is as it should be.
     pub const HASH: &str = "diolkos.io/hash";
-    /// The service's key in the registry, for people.
+    /// The service's key in the registry: the cause of the object. A restarted Diolkos knows by it which
+    /// services the mesh holds before the registry has said anything.
     pub const SERVICE: &str = "diolkos.io/service";
+    /// On a service entry with endpoints of its own: how many they are. Metadata alone then tells how much a
+    /// registry's answer would take away.
+    pub const ENDPOINTS: &str = "diolkos.io/endpoints";
+    /// On a service entry without endpoints: since when its service has none, RFC 3339. Not part of the
+    /// content hash, since replicas come to it at slightly different times.
+    pub const EMPTY_SINCE: &str = "diolkos.io/empty-since";
 }
 
 /// The kinds that Diolkos writes. Ordered as they have to be created: a workload entry before the
@@ -116,14 +123,18 @@ pub struct Object {
 }
 
 impl Object {
-    /// The hash of labels, annotations and spec. The key is not part of it.
+    /// The hash of labels, annotations and spec. The key and [`annotation::EMPTY_SINCE`] are not part of it.
     #[must_use]
     pub fn content_hash(&self) -> ContentHash {
         use prost::Message as _;
         let mut hasher = Hasher::new();
         for map in [&self.labels, &self.annotations] {
-            hasher.u64(map.len() as u64);
-            for (key, value) in map {
+            let counted = || {
+                map.iter()
+                    .filter(|(key, _)| *key != annotation::EMPTY_SINCE)
+            };
+            hasher.u64(counted().count() as u64);
+            for (key, value) in counted() {
                 hasher.str(key).str(value);
             }
         }

@@ -1,8 +1,12 @@
 //! What the mesh should hold: the engine publishes it, sinks make it true.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
-use diolkos_istio::{Object, ObjectKey};
+use diolkos_istio::{Object, ObjectKey, annotation};
 use diolkos_model::{ContentHash, Service, ServiceKey};
 
 use crate::{Policy, plan};
@@ -16,14 +20,54 @@ pub struct Desired {
     pub registries: BTreeMap<Arc<str>, RegistryState>,
     /// The services that have objects, by key.
     pub services: BTreeMap<ServiceKey, Arc<Planned>>,
+    /// Objects that stay as they are for now, whether a service wants them otherwise or nobody does:
+    /// the mesh held them before this process began, and what the registry says since would take
+    /// too much away.
+    pub kept: Arc<BTreeSet<ObjectKey>>,
+}
+
+/// An object of ours that was there before this process began: what its metadata tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The object.
+    pub object: ObjectKey,
+    /// The registry that it comes from.
+    pub registry: Arc<str>,
+    /// The key of its service, as [`ServiceKey`] writes it.
+    pub service: Arc<str>,
+    /// How many endpoints a service entry holds itself; `None` if it says nothing of that.
+    pub endpoints: Option<u32>,
+    /// Since when its service has no endpoints.
+    pub empty_since: Option<SystemTime>,
 }
 
 /// How far a registry is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RegistryState {
-    /// Whether a complete snapshot of it was seen since the start. Only then may objects of it that
-    /// nobody wants be taken as orphans.
+    /// Whether a complete snapshot of it was seen since the start, and what the mesh held then is
+    /// known. Only then may objects of it that nobody wants and that are not
+    /// [kept](Desired::kept) be taken as orphans.
     pub complete: bool,
+}
+
+impl Remembered {
+    /// Reads the annotations of an object of `registry`; `None` if they do not name a service. What
+    /// cannot be read of the rest counts as not there.
+    #[must_use]
+    pub fn read<'a>(
+        object: &ObjectKey,
+        registry: &Arc<str>,
+        annotated: impl Fn(&str) -> Option<&'a str>,
+    ) -> Option<Self> {
+        Some(Self {
+            object: object.clone(),
+            registry: registry.clone(),
+            service: annotated(annotation::SERVICE)?.into(),
+            endpoints: annotated(annotation::ENDPOINTS).and_then(|n| n.parse().ok()),
+            empty_since: annotated(annotation::EMPTY_SINCE)
+                .and_then(|time| humantime::parse_rfc3339(time).ok()),
+        })
+    }
 }
 
 /// The objects of one service: their hashes, and what it takes to build them. Built objects are

@@ -28,7 +28,7 @@ mod template;
 mod testing;
 
 pub use decision::{Decision, Reason, Subject, Verdict};
-pub use desired::{Desired, Planned, RegistryState};
+pub use desired::{Desired, Planned, RegistryState, Remembered};
 pub use plan::{Plan, plan};
 pub use policy::{
     Endpoints, Grant, LabelPolicy, Matcher, Policy, PortNaming, PortPolicy, ProtocolRule, Select,

@@ -8,7 +8,7 @@ use std::{
 use diolkos_istio::{Kind, ObjectKey};
 use diolkos_sink_api::Observed;
 use kube::api::ObjectMeta;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{cache::Cache, entry::Entry};
 
@@ -19,6 +19,8 @@ const GATHER: Duration = Duration::from_millis(5);
 pub(crate) struct Shared {
     cache: Mutex<Cache>,
     changed: Notify,
+    /// When the oldest change that was not told yet came in.
+    since: Mutex<Option<Instant>>,
 }
 
 impl Shared {
@@ -27,6 +29,7 @@ impl Shared {
         let mut cache = self.lock();
         let result = change(&mut cache);
         if cache.has_changes() {
+            self.waiting_since().get_or_insert_with(Instant::now);
             self.changed.notify_one();
         }
         result
@@ -41,15 +44,23 @@ impl Shared {
         self.lock().read(kind, meta).map(|(_, entry)| entry)
     }
 
-    /// Waits for changes of others. They are taken in the last step, so a dropped future loses nothing.
+    /// Waits for changes of others. They are taken in the last step, so a dropped future loses nothing. The time of
+    /// gathering begins with the first change and not with the call: who drops the future again and again, because
+    /// something else is always ready before, must hear of them in the end.
     pub(crate) async fn changes(&self) -> Vec<Observed> {
         loop {
             if self.lock().has_changes() {
-                tokio::time::sleep(GATHER).await;
+                let since = *self.waiting_since().get_or_insert_with(Instant::now);
+                tokio::time::sleep_until(since + GATHER).await;
+                *self.waiting_since() = None;
                 return self.lock().take_changes();
             }
             self.changed.notified().await;
         }
+    }
+
+    fn waiting_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Cache> {
@@ -85,5 +96,31 @@ mod tests {
         assert!(gathering.is_err(), "{gathering:?}");
         let told = tokio::time::timeout(Duration::from_secs(5), shared.changes()).await;
         assert_eq!(told.map(|changes| changes.len()), Ok(1));
+    }
+
+    /// The loop drops the future whenever there is a new desired state, which may be always.
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_is_dropped_again_and_again_ends() {
+        let shared = Shared::default();
+        let key = ObjectKey {
+            kind: Kind::ServiceEntry,
+            namespace: "shop".into(),
+            name: "a".into(),
+        };
+        let entry = Entry {
+            uid: Default::default(),
+            version: 1,
+            generation: 1,
+            state: State::Foreign,
+        };
+        shared.update(|cache| cache.is(key, entry));
+        let mut tries = 0;
+        while tokio::time::timeout(GATHER / 5, shared.changes())
+            .await
+            .is_err()
+        {
+            tries += 1;
+            assert!(tries < 10, "never told");
+        }
     }
 }

@@ -79,6 +79,9 @@ impl Differ {
                 self.dirty.insert(object.clone());
             }
         }
+        if !Arc::ptr_eq(&old.kept, &new.kept) {
+            self.dirty.extend(old.kept.difference(&new.kept).cloned());
+        }
         let now_complete: BTreeSet<&Arc<str>> = new
             .registries
             .iter()
@@ -154,7 +157,11 @@ impl Differ {
 
     /// What to do about an object.
     pub(crate) fn step(&self, key: &ObjectKey) -> Step {
-        match (self.wanted.get(key), self.there.get(key)) {
+        let there = self.there.get(key);
+        if matches!(there, Some(State::Ours { .. })) && self.desired.kept.contains(key) {
+            return Step::Nothing;
+        }
+        match (self.wanted.get(key), there) {
             (None, None | Some(State::Foreign | State::Gone)) => Step::Nothing,
             (None, Some(State::Ours { registry, .. })) => {
                 // An object of a registry that is not configured may be another instance's, and one

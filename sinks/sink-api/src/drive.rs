@@ -140,6 +140,10 @@ impl<S: Sink> Driver<S> {
                 },
                 () = retry => {}
             }
+            // Whatever woke us, both are looked at: else one that is always ready could starve the other.
+            if desired.has_changed().unwrap_or(false) {
+                self.take(&mut desired);
+            }
         }
     }
 

@@ -29,7 +29,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use diolkos_istio::{Object, ObjectKey};
 use diolkos_model::ContentHash;
-pub use diolkos_plan::{Desired, Planned};
+pub use diolkos_plan::{Desired, Planned, Remembered};
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -64,6 +64,7 @@ impl Shop {
             generation: self.generation,
             registries: registries.map(|(k, r)| (k.clone(), r.state)).collect(),
             services: self.services.clone(),
+            kept: Arc::default(),
         })
     }
 
