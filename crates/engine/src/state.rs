@@ -242,6 +242,7 @@ impl State {
             generation: self.generation,
             registries: self.registry_states(),
             services: BTreeMap::new(),
+            kept: Arc::default(),
         };
         let mut counts: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
         for (key, known) in &self.services {
