@@ -31,6 +31,7 @@ use diolkos_istio::{Object, ObjectKey};
 use diolkos_model::ContentHash;
 pub use diolkos_plan::{Desired, Planned, Remembered};
 
+mod authority;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod diff;
@@ -39,6 +40,7 @@ mod ledger;
 #[cfg(any(test, feature = "conformance"))]
 mod shop;
 
+pub use authority::{Authority, Terms};
 pub use diff::Differ;
 pub use drive::{OnApplied, Pace, drive};
 pub use ledger::{Ledger, Record, Totals};
