@@ -13,10 +13,15 @@
 mod client;
 mod documents;
 mod error;
+mod lease;
 mod watch;
 
 pub use client::{ClientError, USER_AGENT, client};
 pub use documents::{DocumentKind, Documents, apply_status, secret};
 pub use error::{CALL_DEADLINE, CallError, deadline, reason};
 pub use kube::Client;
+pub use lease::{
+    Holder, LEASE_DURATION, LeaseSettings, LeaseTerms, LeaseView, Leases, replica_identity,
+    start_leases,
+};
 pub use watch::{MetadataEvent, WatchError, metadata_watch};
