@@ -1,5 +1,5 @@
 //! What every part of Diolkos that talks to Kubernetes needs: a client with our settings, a deadline for each
-//! call, metadata watches, and the `Registry` documents of the cluster.
+//! call, metadata watches, the `Registry` documents of the cluster, Leases and Events.
 //!
 //! # Rules for calls to the API
 //! - Every call goes through [`deadline`]: the client itself waits for an answer without end.
@@ -13,12 +13,14 @@
 mod client;
 mod documents;
 mod error;
+mod events;
 mod lease;
 mod watch;
 
 pub use client::{ClientError, USER_AGENT, client};
 pub use documents::{DocumentKind, Documents, apply_status, secret};
 pub use error::{CALL_DEADLINE, CallError, deadline, reason};
+pub use events::{About, EventKind, EventRecorder, Notice};
 pub use kube::Client;
 pub use lease::{
     Holder, LEASE_DURATION, LeaseSettings, LeaseTerms, LeaseView, Leases, replica_identity,
