@@ -15,7 +15,9 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::fault::HttpFault;
 use crate::home::Home;
+use crate::pki::TlsFiles;
 use crate::ports::Port;
 use crate::process::{Process, with_free_ports};
 use crate::programs::data;
@@ -83,6 +85,7 @@ pub struct Kubernetes {
     api_server: Process,
     _etcd: Process,
     client: Client,
+    admin: TlsFiles,
     port: Port,
     /// Held until the servers that listen there have ended.
     other_ports: Vec<Port>,
@@ -123,6 +126,24 @@ impl Kubernetes {
     /// The kubeconfig of a user of [`Builder::user`].
     pub fn kubeconfig_of(&self, user: &str) -> PathBuf {
         launch::kubeconfig_path(&self.home, user)
+    }
+
+    /// A fault proxy in front of the API server, which is the administrator to it; see
+    /// [`kubeconfig_through`](Self::kubeconfig_through).
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub async fn fault_proxy(&self) -> Result<HttpFault> {
+        HttpFault::start_tls(&self.url(), &self.admin).await
+    }
+
+    /// The kubeconfig for clients that reach the API server through a [`fault_proxy`](Self::fault_proxy): plain
+    /// HTTP, no credentials.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn kubeconfig_through(&self, proxy: &HttpFault) -> Result<PathBuf> {
+        launch::write_plain_kubeconfig(&self.home, proxy.address())
     }
 
     /// Runs kubectl as the administrator and returns what it prints.

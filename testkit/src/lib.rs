@@ -1,4 +1,4 @@
-//! Real servers for tests: Consul, the Kubernetes API, istiod, Envoy; and a proxy that breaks the wire.
+//! Real servers for tests: Consul, the Kubernetes API, istiod, Envoy; and proxies that break the wire.
 //!
 //! Each server runs on loopback ports of its own with its state in a temporary folder, so any number of them
 //! can run at once. A server ends when its value is dropped, also when the test panics; and when the whole test
@@ -18,6 +18,7 @@
 pub mod consul;
 pub mod envoy;
 pub mod eventually;
+pub mod fault;
 pub mod fill;
 mod home;
 pub mod istiod;
@@ -29,10 +30,12 @@ pub mod program;
 mod programs;
 pub mod proxy;
 pub mod upstream;
+mod usage;
 
 pub use consul::Consul;
 pub use envoy::{Envoy, EnvoyOptions};
 pub use eventually::eventually;
+pub use fault::{Fault, HttpFault, Moment, On, Reply};
 pub use istiod::Istiod;
 pub use kubernetes::{AuditRecord, Kubernetes};
 pub use program::Program;

@@ -1,8 +1,9 @@
 //! A certificate authority for one test server.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
@@ -19,6 +20,19 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The key of `cert`, PKCS #8.
     pub key: PathBuf,
+}
+
+impl TlsFiles {
+    /// The authority and the party, as an HTTP client takes them.
+    pub(crate) fn load(&self) -> Result<(reqwest::Certificate, reqwest::Identity)> {
+        let read =
+            |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        let identity = [read(&self.key)?, read(&self.cert)?].concat();
+        Ok((
+            reqwest::Certificate::from_pem(&read(&self.ca)?)?,
+            reqwest::Identity::from_pem(&identity)?,
+        ))
+    }
 }
 
 /// What a certificate is for.

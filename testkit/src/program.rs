@@ -1,6 +1,7 @@
 //! Any program as a child process: what is under test, run as a user runs it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -8,12 +9,13 @@ use anyhow::Result;
 use crate::eventually::Outcome;
 use crate::home::Home;
 use crate::process::{Process, Spec};
+use crate::usage;
 
 /// A running program with a temporary folder of its own. Dropping it ends it (SIGTERM, then SIGKILL).
 #[derive(Debug)]
 pub struct Program {
     // The process ends before its folder goes.
-    process: Process,
+    process: Arc<Process>,
     home: Home,
 }
 
@@ -46,6 +48,61 @@ impl Program {
     /// The process, to pause, kill and restart it.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// SIGSTOP: the program keeps its connections and does nothing.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn stop_process(&self) -> Result<()> {
+        self.process.pause()
+    }
+
+    /// SIGCONT: the end of [`stop_process`](Self::stop_process).
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn continue_process(&self) -> Result<()> {
+        self.process.resume()
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn kill(&self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// A way to kill it from elsewhere, such as a hook of [`HttpFault`](crate::HttpFault). It does nothing once the
+    /// program was dropped.
+    pub fn killer(&self) -> impl Fn() -> Result<()> + Send + Sync + 'static {
+        let process = Arc::downgrade(&self.process);
+        move || process.upgrade().map_or(Ok(()), |process| process.kill())
+    }
+
+    /// Kills it if it runs, and starts it with the same arguments in the same folder.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart(&self) -> Result<()> {
+        self.process.restart()
+    }
+
+    /// The processor time that it has used since its start.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn cpu(&self) -> Result<Duration> {
+        usage::cpu(self.pid())
+    }
+
+    /// Its resident memory in bytes.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn memory(&self) -> Result<u64> {
+        usage::memory(self.pid())
     }
 
     /// The folder.
@@ -85,7 +142,7 @@ impl Prepared {
         let log = self.home.log(&self.name);
         let spec = Spec::new(&self.name, self.binary, log).args(args);
         Ok(Program {
-            process: Process::start(spec)?,
+            process: Arc::new(Process::start(spec)?),
             home: self.home,
         })
     }

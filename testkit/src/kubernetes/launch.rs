@@ -1,12 +1,11 @@
 //! The command lines of etcd, the API server and the controllers.
 
-use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rcgen::KeyPair;
-use reqwest::{Certificate, Client, Identity};
 use serde_json::{Value, json};
 
 use super::{Builder, Kubernetes, START, audit};
@@ -52,7 +51,8 @@ pub(super) async fn launch(options: &Builder) -> Result<Kubernetes> {
     let home = Home::new("kubernetes")?;
     let [api_port, etcd_port, peer_port] = ports::free()?;
     let files = write_files(&home, &api_port, &options.users)?;
-    let client = administrator(&files.admin)?;
+    let (roots, identity) = files.admin.load()?;
+    let client = crate::http_client([roots], Some(identity))?;
     let etcd = start_etcd(&home, &etcd_port, &peer_port).await?;
     let api_server = Process::start(
         api_server(&home, &files, &api_port, &etcd_port)?.args(&options.api_server_args),
@@ -62,6 +62,7 @@ pub(super) async fn launch(options: &Builder) -> Result<Kubernetes> {
         api_server,
         _etcd: etcd,
         client,
+        admin: files.admin.clone(),
         port: api_port,
         other_ports: vec![etcd_port, peer_port],
         kubectl,
@@ -137,15 +138,21 @@ fn write_kubeconfig(
         "users": [{"name": user, "user": credentials}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
     });
-    let path = kubeconfig_path(home, user);
-    fs::write(&path, config.to_string()).with_context(|| format!("cannot write {}", path.display()))
+    home.write(&format!("{user}.kubeconfig"), config.to_string())
+        .map(drop)
 }
 
-fn administrator(files: &TlsFiles) -> Result<Client> {
-    let identity = [fs::read(&files.key)?, fs::read(&files.cert)?].concat();
-    crate::http_client(
-        [Certificate::from_pem(&fs::read(&files.ca)?)?],
-        Some(Identity::from_pem(&identity)?),
+/// A kubeconfig without credentials, for a proxy that has its own.
+pub(super) fn write_plain_kubeconfig(home: &Home, address: SocketAddr) -> Result<PathBuf> {
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": format!("http://{address}")}}],
+        "users": [{"name": "nobody", "user": {}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "nobody"}}],
+    });
+    home.write(
+        &format!("through-{}.kubeconfig", address.port()),
+        config.to_string(),
     )
 }
 
