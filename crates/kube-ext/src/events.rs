@@ -1,7 +1,7 @@
 //! Kubernetes Events: what `kubectl describe` shows below an object.
 //!
-//! Events are for people. So they never hold anything up and never cost much: at most one request a minute for an
-//! object and reason, with the number of times that it happened; a bounded queue; and what cannot be sent is lost.
+//! Events are for people. So they never hold anything up and never cost much: at most one request a minute
+//! ([`EVENT_PAUSE`]) for an object and reason, with the number of times that it happened; a bounded queue; and what cannot be sent is lost.
 
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ use crate::{CallError, deadline};
 use limit::{Due, Limiter};
 
 mod limit;
+
+/// The usual least time between two requests for the same object and reason.
+pub const EVENT_PAUSE: Duration = Duration::from_secs(60);
 
 /// The reporter of all our Events.
 const CONTROLLER: &str = "diolkos.io/diolkos";
@@ -85,9 +88,10 @@ pub struct EventRecorder {
 }
 
 impl EventRecorder {
-    /// Starts to send. `identity` says which process reports.
+    /// Starts to send. `identity` says which process reports, `pause` is the least time between two requests for
+    /// the same object and reason.
     #[must_use]
-    pub fn start(client: Client, identity: &str) -> Self {
+    pub fn start(client: Client, identity: &str, pause: Duration) -> Self {
         let (notices, inbox) = mpsc::channel(QUEUE);
         let sender = Sender {
             client,
@@ -95,7 +99,7 @@ impl EventRecorder {
             identity: identity.chars().take(128).collect(),
             failing: false,
         };
-        tokio::spawn(sender.run(inbox));
+        tokio::spawn(sender.run(inbox, Limiter::new(pause)));
         Self { notices }
     }
 
@@ -115,8 +119,7 @@ struct Sender {
 }
 
 impl Sender {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Notice>) {
-        let mut limiter = Limiter::default();
+    async fn run(mut self, mut inbox: mpsc::Receiver<Notice>, mut limiter: Limiter) {
         loop {
             let due = limiter.next_due();
             let due = async {
@@ -174,10 +177,7 @@ impl Sender {
     async fn repeat(&self, name: &str, due: &Due) -> Result<(), CallError> {
         let namespace = namespace(&due.notice.about);
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        let patch = json!({
-            "series": series(due, Timestamp::now()),
-            "note": note(&due.notice.note),
-        });
+        let patch = json!({"series": series(due, Timestamp::now())});
         let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
         deadline(CALL, api.patch(name, &params, &patch)).await?;
         Ok(())

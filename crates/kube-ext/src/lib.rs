@@ -20,7 +20,7 @@ mod watch;
 pub use client::{ClientError, USER_AGENT, client};
 pub use documents::{DocumentKind, Documents, apply_status, secret};
 pub use error::{CALL_DEADLINE, CallError, deadline, reason};
-pub use events::{About, EventKind, EventRecorder, Notice};
+pub use events::{About, EVENT_PAUSE, EventKind, EventRecorder, Notice};
 pub use kube::Client;
 pub use lease::{
     Holder, LEASE_DURATION, LeaseSettings, LeaseTerms, LeaseView, Leases, replica_identity,

@@ -6,8 +6,6 @@ use tokio::time::Instant;
 
 use super::{About, Notice};
 
-/// The least time between two requests for the same object and reason.
-const PAUSE: Duration = Duration::from_secs(60);
 /// A series that nothing was added to for so long has ended.
 const FORGET: Duration = Duration::from_secs(6 * 60);
 /// The most objects and reasons that are remembered. Above it, what is new is lost.
@@ -22,13 +20,14 @@ pub(super) struct Due {
     pub(super) notice: Notice,
     /// How often it happened since the series began.
     pub(super) count: u64,
-    /// The Event that counts the series, if one was made.
+    /// The Event to count it in, if there is one with this note: the API takes no other note later.
     pub(super) event: Option<String>,
 }
 
 /// Remembers what was sent.
-#[derive(Default)]
 pub(super) struct Limiter {
+    /// The least time between two requests for the same object and reason.
+    pause: Duration,
     series: HashMap<Key, Series>,
 }
 
@@ -38,22 +37,32 @@ struct Series {
     /// How many of them were sent.
     told: u64,
     sent: Instant,
-    event: Option<String>,
+    /// The name and the note of the last Event.
+    event: Option<(String, String)>,
 }
 
 impl Series {
     fn due(&mut self, now: Instant) -> Due {
         self.told = self.count;
         self.sent = now;
+        let event = self.event.as_ref();
+        let same = event.filter(|(_, note)| *note == self.last.note);
         Due {
             notice: self.last.clone(),
             count: self.count,
-            event: self.event.clone(),
+            event: same.map(|(name, _)| name.clone()),
         }
     }
 }
 
 impl Limiter {
+    pub(super) fn new(pause: Duration) -> Self {
+        Self {
+            pause,
+            series: HashMap::new(),
+        }
+    }
+
     /// Takes over a notice; gives what is to be sent now.
     pub(super) fn notice(&mut self, notice: Notice, now: Instant) -> Option<Due> {
         self.series
@@ -62,7 +71,7 @@ impl Limiter {
         if let Some(series) = self.series.get_mut(&key) {
             series.count += 1;
             series.last = notice;
-            return (now >= series.sent + PAUSE).then(|| series.due(now));
+            return (now >= series.sent + self.pause).then(|| series.due(now));
         }
         if self.series.len() >= MOST {
             return None;
@@ -82,13 +91,13 @@ impl Limiter {
     /// When something is to be sent that was held back.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let held = self.series.values().filter(|s| s.told < s.count);
-        held.map(|s| s.sent + PAUSE).min()
+        held.map(|s| s.sent + self.pause).min()
     }
 
     /// What was held back for long enough, one at a time.
     pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
-        let held = self.series.values_mut();
-        held.filter(|s| s.told < s.count && now >= s.sent + PAUSE)
+        let (pause, held) = (self.pause, self.series.values_mut());
+        held.filter(|s| s.told < s.count && now >= s.sent + pause)
             .min_by_key(|s| s.sent)
             .map(|series| series.due(now))
     }
@@ -97,7 +106,7 @@ impl Limiter {
     pub(super) fn sent(&mut self, due: &Due, event: String) {
         let key = (due.notice.about.clone(), due.notice.reason);
         if let Some(series) = self.series.get_mut(&key) {
-            series.event = Some(event);
+            series.event = Some((event, due.notice.note.clone()));
         }
     }
 }
@@ -105,7 +114,7 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::EventKind;
+    use crate::events::{EVENT_PAUSE as PAUSE, EventKind};
 
     fn notice(name: &str, reason: &'static str) -> Notice {
         let about = About {
@@ -127,7 +136,7 @@ mod tests {
     #[test]
     fn one_request_a_minute_for_an_object_and_a_reason() {
         let start = Instant::now();
-        let mut limiter = Limiter::default();
+        let mut limiter = Limiter::new(PAUSE);
         // Seconds, object, reason, the count that is sent.
         let table = [
             (0, "a", "One", Some(1)),
@@ -152,9 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_held_back_is_sent_after_a_minute_into_the_same_event() {
+    fn what_was_held_back_is_sent_after_a_minute_and_counted_in_the_event_with_its_note() {
         let start = Instant::now();
-        let mut limiter = Limiter::default();
+        let mut limiter = Limiter::new(PAUSE);
         let first = limiter.notice(notice("a", "One"), start).expect("sent");
         limiter.sent(&first, "event-1".into());
         assert_eq!(limiter.next_due(), None);
@@ -166,12 +175,16 @@ mod tests {
         let due = limiter.due(minute).expect("sent");
         assert_eq!((due.count, due.event.as_deref()), (2, Some("event-1")));
         assert_eq!((limiter.next_due(), limiter.due(minute)), (None, None));
+        let mut other = notice("a", "One");
+        other.note = "other".into();
+        let due = limiter.notice(other, minute + PAUSE).expect("sent");
+        assert_eq!((due.count, due.event), (3, None));
     }
 
     #[test]
     fn memory_is_bounded_and_comes_back() {
         let start = Instant::now();
-        let mut limiter = Limiter::default();
+        let mut limiter = Limiter::new(PAUSE);
         let sent = (0..2 * MOST).filter(|n| {
             let notice = notice(&n.to_string(), "One");
             limiter.notice(notice, start).is_some()

@@ -71,9 +71,14 @@ mod tests {
         loads
     }
 
+    type Row = (
+        &'static [(&'static str, &'static [&'static str])],
+        &'static [(&'static str, &'static str)],
+    );
+
     #[test]
     fn who_alone_serves_a_registry_gets_it() {
-        let table: [(&[(&str, &[&str])], &[(&str, &str)]); 4] = [
+        let table: [Row; 4] = [
             (&[], &[]),
             (&[("a", &[])], &[]),
             (&[("a", &["x", "y"])], &[("x", "a"), ("y", "a")]),

@@ -181,6 +181,9 @@ fn the_lease_of_a_dead_replica_is_tidied_up() {
     assert!(!is_there(&store));
 }
 
+/// A call, its start, and what the server answered, if it came there.
+type UnderWay = (Call, Instant, Option<Result<String, Failed>>);
+
 /// A replica with a clock of its own, calls under way, and pauses.
 struct Simulated {
     election: Election,
@@ -188,7 +191,7 @@ struct Simulated {
     speed: f64,
     asleep: Duration,
     next_look: Duration,
-    under_way: VecDeque<(Call, Instant, Option<Result<String, Failed>>)>,
+    under_way: VecDeque<UnderWay>,
 }
 
 struct Simulation {
@@ -269,12 +272,7 @@ impl Simulation {
     }
 
     /// A request arrives or not, later its answer arrives or not.
-    fn go_on(
-        &mut self,
-        replica: &mut Simulated,
-        (call, started, done): (Call, Instant, Option<Result<String, Failed>>),
-        now: Instant,
-    ) {
+    fn go_on(&mut self, replica: &mut Simulated, (call, started, done): UnderWay, now: Instant) {
         let lost = self.trouble && self.rng.random_bool(0.15);
         match done {
             _ if lost => replica
