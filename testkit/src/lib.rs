@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod consul;
+mod disk;
 pub mod envoy;
 pub mod eventually;
 pub mod fault;
@@ -33,6 +34,7 @@ pub mod upstream;
 mod usage;
 
 pub use consul::Consul;
+pub use disk::SmallDisk;
 pub use envoy::{Envoy, EnvoyOptions};
 pub use eventually::eventually;
 pub use fault::{Fault, HttpFault, Moment, On, Reply};

@@ -29,6 +29,8 @@ const LOG_LINES: usize = 30;
 #[derive(Debug)]
 pub(crate) struct Spec {
     name: String,
+    /// What stands before everything else on the command line, if anything.
+    within: Vec<OsString>,
     program: PathBuf,
     args: Vec<OsString>,
     env: Vec<(String, String)>,
@@ -39,11 +41,18 @@ impl Spec {
     pub(crate) fn new(name: &str, program: PathBuf, log: PathBuf) -> Self {
         Self {
             name: name.to_owned(),
+            within: Vec::new(),
             program,
             args: Vec::new(),
             env: Vec::new(),
             log,
         }
+    }
+
+    /// Runs the program by another one, which must replace itself by it.
+    pub(crate) fn within(mut self, command: Vec<OsString>) -> Self {
+        self.within = command;
+        self
     }
 
     pub(crate) fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -67,9 +76,12 @@ impl Spec {
             .append(true)
             .open(&self.log)
             .context("cannot open the server's log")?;
-        let mut command = Command::new("setpriv");
+        // Last before the program: to enter a user namespace forgets the signal.
+        let setpriv = ["setpriv", "--pdeathsig", "KILL", "--"].map(OsString::from);
+        let mut words = self.within.iter().chain(&setpriv);
+        let mut command = Command::new(words.next().context("no command")?);
         command
-            .args(["--pdeathsig", "KILL", "--"])
+            .args(words)
             .arg(&self.program)
             .args(&self.args)
             .envs(self.env.iter().map(|(k, v)| (k, v)))

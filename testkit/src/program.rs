@@ -1,11 +1,13 @@
 //! Any program as a child process: what is under test, run as a user runs it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::disk::SmallDisk;
 use crate::eventually::Outcome;
 use crate::home::Home;
 use crate::process::{Process, Spec};
@@ -24,6 +26,7 @@ pub struct Program {
 pub struct Prepared {
     name: String,
     binary: PathBuf,
+    within: Vec<OsString>,
     home: Home,
 }
 
@@ -36,6 +39,7 @@ impl Program {
         Ok(Prepared {
             name: name.to_owned(),
             binary: binary.to_owned(),
+            within: Vec::new(),
             home: Home::new(name)?,
         })
     }
@@ -134,13 +138,22 @@ impl Prepared {
         self.home.data()
     }
 
+    /// Runs the program where the disk is mounted.
+    #[must_use]
+    pub fn on(mut self, disk: &SmallDisk) -> Self {
+        self.within = disk.entry();
+        self
+    }
+
     /// Starts the program.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(self, args: &[String]) -> Result<Program> {
         let log = self.home.log(&self.name);
-        let spec = Spec::new(&self.name, self.binary, log).args(args);
+        let spec = Spec::new(&self.name, self.binary, log)
+            .within(self.within)
+            .args(args);
         Ok(Program {
             process: Arc::new(Process::start(spec)?),
             home: self.home,
