@@ -1,8 +1,11 @@
 //! The health of a source: a level, of which only the newest value counts.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::Epoch;
 
@@ -64,19 +67,31 @@ pub struct Health {
 
 /// Where a source reports its health.
 #[derive(Clone, Debug)]
-pub struct HealthReporter(Arc<watch::Sender<Health>>);
+pub struct HealthReporter(Arc<Reporter>);
+
+#[derive(Debug)]
+struct Reporter {
+    health: watch::Sender<Health>,
+    /// Since when the connection is live, for the supervisor. On a clock that never jumps.
+    live_since: Mutex<Option<Instant>>,
+}
 
 impl HealthReporter {
     /// A reporter and the receiver of what it reports.
     #[must_use]
     pub fn new() -> (Self, watch::Receiver<Health>) {
-        let (sender, receiver) = watch::channel(Health::default());
-        (Self(Arc::new(sender)), receiver)
+        let (health, receiver) = watch::channel(Health::default());
+        let reporter = Reporter {
+            health,
+            live_since: Mutex::default(),
+        };
+        (Self(Arc::new(reporter)), receiver)
     }
 
     /// The registry answered: the connection works.
     pub fn contact(&self) {
         self.0
+            .health
             .send_modify(|health| health.last_contact = Some(SystemTime::now()));
     }
 
@@ -84,7 +99,7 @@ impl HealthReporter {
     /// is asked: an outage would else look like a contact with each attempt. Once live, a further
     /// snapshot is a contact like any other.
     pub fn syncing(&self, detail: impl Into<Arc<str>>) {
-        if self.0.borrow().phase == Phase::Live {
+        if self.0.health.borrow().phase == Phase::Live {
             self.contact();
         } else {
             self.phase(Phase::Syncing, detail.into(), true);
@@ -98,22 +113,34 @@ impl HealthReporter {
 
     /// Counts for people: open connections and requests so far.
     pub fn traffic(&self, connections: usize, requests: u64) {
-        self.0.send_modify(|health| {
+        self.0.health.send_modify(|health| {
             health.connections = connections;
             health.requests = requests;
         });
     }
 
     pub(crate) fn begin(&self, epoch: Epoch) {
-        self.0.send_modify(|health| health.epoch = epoch);
+        *self.live_since() = None;
+        self.0.health.send_modify(|health| health.epoch = epoch);
     }
 
     pub(crate) fn lost(&self, phase: Phase, detail: impl Into<Arc<str>>) {
         self.phase(phase, detail.into(), false);
     }
 
+    /// Since when the connection has been live without a break; `None` while it is not.
+    pub(crate) fn live_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        let since = self.0.live_since.lock();
+        since.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn phase(&self, phase: Phase, detail: Arc<str>, contact: bool) {
-        self.0.send_modify(|health| {
+        if phase == Phase::Live {
+            self.live_since().get_or_insert_with(Instant::now);
+        } else {
+            *self.live_since() = None;
+        }
+        self.0.health.send_modify(|health| {
             health.phase = phase;
             health.detail = detail;
             if contact {
