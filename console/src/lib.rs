@@ -16,5 +16,5 @@ mod state;
 mod status;
 
 pub use http::{Encode, serve};
-pub use state::{Observer, Sources};
+pub use state::{Holder, Holders, Observer, Sources};
 pub use status::{Condition, Explained, RegistryStatus, ServiceStatus, Written, time};

@@ -8,6 +8,7 @@ use std::{
 use diolkos_engine::View;
 use diolkos_sink_api::Ledger;
 use diolkos_source_api::Health;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// The health of every running source. Shared: the supervisor of sources changes it, readers copy.
@@ -48,6 +49,39 @@ impl Sources {
     }
 }
 
+/// Which replica writes a registry's objects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Holder {
+    /// Its name; `None` while nobody does.
+    pub identity: Option<String>,
+    /// Whether that is the one that answers.
+    pub ours: bool,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
+    /// How often that changed.
+    pub transitions: i32,
+}
+
+/// Which replica writes each registry, where several share them. Shared: the keeper of the Leases changes it,
+/// readers copy.
+#[derive(Clone, Debug, Default)]
+pub struct Holders(Arc<RwLock<BTreeMap<Arc<str>, Holder>>>);
+
+impl Holders {
+    /// So it is now.
+    pub fn set(&self, holders: BTreeMap<Arc<str>, Holder>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = holders;
+    }
+
+    /// The holder of a registry; `None` where there are no Leases.
+    #[must_use]
+    pub fn get(&self, registry: &str) -> Option<Holder> {
+        let holders = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        holders.get(registry).cloned()
+    }
+}
+
 /// All that can be looked at.
 #[derive(Clone, Debug)]
 pub struct Observer {
@@ -57,6 +91,8 @@ pub struct Observer {
     pub sources: Sources,
     /// What the sink did; `None` if there is no sink that keeps running.
     pub ledger: Option<Ledger>,
+    /// Who writes what, where several replicas run.
+    pub holders: Holders,
 }
 
 impl Observer {

@@ -9,7 +9,7 @@ use diolkos_sink_api::{Ledger, Totals};
 use diolkos_source_api::{Health, Phase};
 use serde::{Deserialize, Serialize};
 
-use crate::Observer;
+use crate::{Holder, Observer};
 
 /// One registry, as `/api/v1/registries` and `diolkos registries` have it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,9 @@ pub struct RegistryStatus {
     pub dropped: BTreeMap<String, usize>,
     /// Services with an advice, by reason.
     pub advice: BTreeMap<String, usize>,
+    /// The replica that writes, where several share the registries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
     /// As in the status of the resource.
     pub conditions: Vec<Condition>,
 }
@@ -124,13 +127,11 @@ impl Observer {
             .iter()
             .map(|(name, registry)| {
                 let health = health.get(name).cloned().unwrap_or_default();
-                status(
-                    name,
-                    registry,
-                    &health,
-                    self.ledger.as_ref(),
-                    view.generation,
-                )
+                let ledger = self.ledger.as_ref();
+                RegistryStatus {
+                    holder: self.holders.get(name),
+                    ..status(name, registry, &health, ledger, view.generation)
+                }
             })
             .collect()
     }
@@ -254,6 +255,7 @@ fn status(
         refused: by_name(&registry.refused),
         dropped: by_name(&registry.dropped),
         advice: by_name(&registry.advice),
+        holder: None,
         conditions,
     }
 }

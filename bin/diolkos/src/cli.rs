@@ -80,6 +80,35 @@ pub(crate) struct Run {
     /// With --once: give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) replicas: Replicas,
+}
+
+/// Several of us.
+#[derive(Args, Debug)]
+pub(crate) struct Replicas {
+    /// Share the registries out among replicas by Leases; auto: with the documents of the cluster, not with -f
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto)]
+    pub(crate) leases: When,
+    /// Where the Leases are; default: the namespace of the pod, or that of the kubeconfig's context
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
+    pub(crate) lease_namespace: Option<String>,
+    /// How long a replica may be silent before others take its registries
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = lease_seconds, hide_short_help = true)]
+    pub(crate) lease_duration: Duration,
+    /// What this replica is called; default: the name of the host. A random suffix is added
+    #[arg(long, value_name = "NAME", env = "POD_NAME", hide_short_help = true)]
+    pub(crate) replica: Option<String>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Where it is of use
+    Auto,
+    /// Also with documents from files
+    Always,
+    /// This is the only one
+    Never,
 }
 
 #[derive(Args, Debug)]
@@ -224,6 +253,16 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .parse()
         .map_err(|_| format!("'{text}' is not a number of seconds"))?;
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} seconds cannot be waited"))
+}
+
+/// Below two seconds the API server's own delays would end Leases.
+fn lease_seconds(text: &str) -> Result<Duration, String> {
+    let duration = seconds(text)?;
+    if (2.0..=3600.0).contains(&duration.as_secs_f64()) {
+        Ok(duration)
+    } else {
+        Err(format!("{text} is not between 2 and 3600 seconds"))
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
 
 use diolkos_api::{CheckedRegistry, Fault, raw::RegistrySpec};
 use diolkos_console::{Condition, Observer};
-use diolkos_kube_ext::{Client, DocumentKind, Documents, apply_status};
+use diolkos_kube_ext::{Client, DocumentKind, Documents, apply_status, document};
 use serde_json::{Value, json};
 
 /// Follows the documents of the cluster.
@@ -26,6 +26,8 @@ struct Seen {
     /// Why it is not in force.
     faults: Option<String>,
     status: Value,
+    /// Another replica may have written the status since.
+    outdated: bool,
 }
 
 impl ClusterDocuments {
@@ -81,14 +83,30 @@ impl ClusterDocuments {
                 .unwrap_or_default(),
             faults,
             status: document["status"].clone(),
+            outdated: false,
         };
         self.seen.insert(name.to_owned(), seen);
     }
 
     /// Writes the status of every document whose status changed.
-    pub(crate) async fn tell(&mut self, observer: &Observer) {
+    /// Those that are not `ours` another replica writes.
+    pub(crate) async fn tell(&mut self, observer: &Observer, ours: impl Fn(&str) -> bool) {
         let registries = observer.registries();
         for (name, seen) in &mut self.seen {
+            if !ours(name) {
+                seen.outdated = true;
+                continue;
+            }
+            if seen.outdated {
+                match document(&self.client, &self.kind, name).await {
+                    Ok(document) => seen.status = document["status"].clone(),
+                    Err(error) => {
+                        tracing::warn!(registry = name, %error, "cannot read the status");
+                        continue;
+                    }
+                }
+                seen.outdated = false;
+            }
             let kind = self.good.get(name).map(|registry| registry.source.kind());
             let mut conditions = vec![accepted(seen)];
             let mut status = json!({"observedGeneration": seen.generation, "registry": kind});
@@ -97,6 +115,9 @@ impl ClusterDocuments {
                 status["services"] = json!(registry.services);
                 status["instances"] = json!(registry.instances);
                 status["endpoints"] = json!(registry.endpoints);
+                if let Some(holder) = &registry.holder {
+                    status["holder"] = json!(holder.identity);
+                }
             }
             status["conditions"] =
                 with_times(&conditions, &seen.status["conditions"], seen.generation);

@@ -7,6 +7,7 @@ mod client;
 mod cluster;
 mod commands;
 mod documents;
+mod leases;
 mod observe;
 mod oneshot;
 mod output;

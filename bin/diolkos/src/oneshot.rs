@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
 use diolkos_api::CheckedRegistry;
-use diolkos_console::{Observer, Sources};
+use diolkos_console::{Holders, Observer, Sources};
 use diolkos_engine::{Engine, View, Window, spawn};
 use diolkos_istio::Object;
 use diolkos_plan::Desired;
@@ -38,6 +38,7 @@ impl Synced {
             view: self.engine.view.clone(),
             sources: self.supervisor.sources().clone(),
             ledger: None,
+            holders: Holders::default(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use diolkos_api::CheckedRegistry;
-use diolkos_console::Observer;
+use diolkos_console::{Holders, Observer};
 use diolkos_engine::{Engine, Window, spawn};
 use diolkos_plan::Desired;
 use diolkos_sink_api::{Ledger, OnApplied, Pace, Sink, drive};
@@ -18,7 +18,9 @@ use crate::{
     Ended,
     cli::{Run, To},
     cluster::ClusterDocuments,
-    documents, observe, oneshot, output, sinks,
+    documents,
+    leases::Replica,
+    observe, oneshot, output, sinks,
     sources::Supervisor,
 };
 
@@ -53,6 +55,12 @@ pub(crate) async fn run(options: Run) -> anyhow::Result<Ended> {
     }
     let mut app = App::start(&registries, client, options.to.name(), listener)?;
     tracing::info!(address = %options.listen, registries = registries.len(), "diolkos runs");
+    app.replica = Replica::start(
+        &options,
+        app.client.as_ref(),
+        &registries,
+        &app.observer.holders,
+    )?;
     app.start_writer(&options.to);
     let ended = if options.once {
         app.once(&options, &registries).await
@@ -90,9 +98,10 @@ impl Documents {
     }
 
     /// Writes the status of resources.
-    async fn tell(&mut self, observer: &Observer) {
+    async fn tell(&mut self, observer: &Observer, replica: Option<&Replica>) {
         if let Self::Cluster(cluster) = self {
-            cluster.tell(observer).await;
+            let ours = |name: &str| replica.is_none_or(|replica| replica.tells(name));
+            cluster.tell(observer, ours).await;
         }
     }
 }
@@ -105,6 +114,8 @@ struct App {
     observer: Observer,
     metrics: Arc<Metrics>,
     client: Option<diolkos_kube_ext::Client>,
+    /// Where several replicas share the work.
+    replica: Option<Replica>,
     cancel: CancellationToken,
     api: JoinHandle<std::io::Result<()>>,
     tasks: Vec<JoinHandle<()>>,
@@ -131,6 +142,7 @@ impl App {
             view: engine.view.clone(),
             sources: supervisor.sources().clone(),
             ledger: Some(ledger.clone()),
+            holders: Holders::default(),
         };
         let encode: diolkos_console::Encode = {
             let (metrics, observer) = (metrics.clone(), observer.clone());
@@ -152,6 +164,7 @@ impl App {
             observer,
             metrics,
             client,
+            replica: None,
             cancel,
             api,
             tasks: Vec::new(),
@@ -217,11 +230,18 @@ impl App {
                 ended = &mut signal => return ended,
                 registries = documents.changed() => registries,
                 _ = tick.tick() => {
-                    documents.tell(&self.observer).await;
+                    if let Some(replica) = &mut self.replica {
+                        replica.tidy(&self.ledger);
+                    }
+                    documents.tell(&self.observer, self.replica.as_ref()).await;
                     continue;
                 }
             };
             tracing::info!(registries = changed.len(), "the documents changed");
+            if let Some(replica) = &mut self.replica {
+                let generation = self.engine.desired.borrow().generation;
+                replica.configure(&changed, generation);
+            }
             self.supervisor.configure(&changed);
             self.engine
                 .policies
@@ -237,6 +257,9 @@ impl App {
         self.cancel.cancel();
         for task in self.tasks {
             task.await.context("the writer panicked")?;
+        }
+        if let Some(replica) = self.replica {
+            replica.release().await;
         }
         self.api
             .await

@@ -129,6 +129,20 @@ fn version(object: &PartialObjectMeta<DynamicObject>) -> (String, (String, i64))
     )
 }
 
+/// One document as it is now.
+///
+/// # Errors
+/// What the API server said.
+pub async fn document(
+    client: &Client,
+    kind: &DocumentKind,
+    name: &str,
+) -> Result<Value, CallError> {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.0);
+    let document = deadline(CALL_DEADLINE, api.get(name)).await?;
+    Ok(serde_json::to_value(document).map_err(kube::Error::SerdeError)?)
+}
+
 /// Sets the status of a document by server-side apply.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ mod lease;
 mod watch;
 
 pub use client::{ClientError, USER_AGENT, client};
-pub use documents::{DocumentKind, Documents, apply_status, secret};
+pub use documents::{DocumentKind, Documents, apply_status, document, secret};
 pub use error::{CALL_DEADLINE, CallError, deadline, reason};
 pub use events::{About, EVENT_PAUSE, EventKind, EventRecorder, Notice};
 pub use kube::Client;

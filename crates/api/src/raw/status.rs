@@ -23,6 +23,9 @@ pub struct RegistryStatus {
     /// Endpoints in the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<i64>,
+    /// The replica that writes the registry's objects, where several share the registries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
     /// `Accepted` (the document is free of faults), `Connected`, `Synced`, and what needs
     /// attention.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
