@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use diolkos_api::{CheckedRegistry, Credential, Fault, SourceSettings, TlsMaterial};
-use diolkos_engine::Policies;
+use diolkos_engine::{Configured, Policies};
 use serde::Serialize;
 
 /// Loads and checks the documents under all paths.
@@ -98,7 +98,10 @@ pub(crate) fn policies(registries: &[CheckedRegistry]) -> Policies {
         .map(|registry| {
             (
                 registry.policy.registry.clone(),
-                Arc::new(registry.policy.clone()),
+                Configured {
+                    policy: Arc::new(registry.policy.clone()),
+                    limits: registry.guard.clone(),
+                },
             )
         })
         .collect()

@@ -1,6 +1,10 @@
 //! Wiring of sources: the one place that knows every registry. A new one is one arm here.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use diolkos_api::{CheckedRegistry, Consistency, ConsulSettings, SourceSettings};
 use diolkos_console::Sources;
@@ -18,6 +22,28 @@ pub(crate) struct Supervisor {
     secrets: Secrets,
     sources: Sources,
     running: BTreeMap<Arc<str>, Running>,
+    resyncs: Resyncs,
+}
+
+/// Where to ask each source for a complete snapshot.
+#[derive(Clone, Default)]
+pub(crate) struct Resyncs(Arc<Mutex<BTreeMap<Arc<str>, mpsc::Sender<()>>>>);
+
+impl Resyncs {
+    fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<Arc<str>, mpsc::Sender<()>>) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Passes the engine's wishes on to the sources. Ends with the engine.
+    pub(crate) async fn forward(self, mut asked: mpsc::Receiver<Arc<str>>) {
+        while let Some(registry) = asked.recv().await {
+            let sender = self.change(|all| all.get(&registry).cloned());
+            // Full: it was asked and has not begun. Closed: it is about to be replaced.
+            if let Some(Err(error)) = sender.map(|sender| sender.try_send(())) {
+                tracing::debug!(%registry, %error, "the source does not take the request for a snapshot");
+            }
+        }
+    }
 }
 
 struct Running {
@@ -26,8 +52,6 @@ struct Running {
     selection: String,
     cancel: CancellationToken,
     task: JoinHandle<()>,
-    /// Kept: a closed channel would look like a request to resynchronise.
-    _resync: mpsc::Sender<()>,
 }
 
 impl Supervisor {
@@ -42,7 +66,13 @@ impl Supervisor {
             secrets: Secrets::new(client)?,
             sources: Sources::new(),
             running: BTreeMap::new(),
+            resyncs: Resyncs::default(),
         })
+    }
+
+    /// Where to ask for complete snapshots.
+    pub(crate) fn resyncs(&self) -> Resyncs {
+        self.resyncs.clone()
     }
 
     /// The health of the sources.
@@ -71,6 +101,7 @@ impl Supervisor {
         for (name, running) in before {
             running.cancel.cancel();
             self.sources.remove(&name);
+            self.resyncs.change(|all| all.remove(&name));
         }
     }
 
@@ -105,6 +136,8 @@ impl Supervisor {
             cancel: cancel.clone(),
         };
         self.sources.insert(name.clone(), health_out);
+        self.resyncs
+            .change(|all| all.insert(name.clone(), resync_in));
         let task = match &registry.source {
             SourceSettings::Consul(settings) => spawn(
                 name,
@@ -124,7 +157,6 @@ impl Supervisor {
             selection,
             cancel,
             task,
-            _resync: resync_in,
         }
     }
 

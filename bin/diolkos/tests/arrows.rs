@@ -9,6 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("diolkos-model", &[]),
     ("diolkos-guard", &["diolkos-model"]),
     ("diolkos-istio", &["diolkos-model"]),
+    ("diolkos-snapshot", &["diolkos-model"]),
     ("diolkos-plan", &["diolkos-istio", "diolkos-model"]),
     (
         "diolkos-engine",
@@ -23,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // The CRD derive of `kube`, without its client.
     (
         "diolkos-api",
-        &["diolkos-istio", "diolkos-plan", "kube", "k8s-openapi"],
+        &["diolkos-guard", "diolkos-istio", "diolkos-plan", "kube", "k8s-openapi"],
     ),
     ("diolkos-net", &[]),
     ("diolkos-kube-ext", &["kube", "k8s-openapi"]),

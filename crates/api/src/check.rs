@@ -16,7 +16,7 @@ use diolkos_plan::Policy;
 use crate::{
     fault::{Fault, Faults, FieldPath, Problem},
     raw::{GuardSpec, Import, RegistrySpec},
-    settings::{CheckedRegistry, GuardSettings},
+    settings::{CheckedRegistry, Limits},
     value,
 };
 
@@ -107,8 +107,8 @@ fn import(import: Option<Import>, at: &FieldPath, faults: &mut Faults) {
     }
 }
 
-fn guard(spec: Option<&GuardSpec>, at: &FieldPath, faults: &mut Faults) -> Option<GuardSettings> {
-    let default = GuardSettings::default();
+fn guard(spec: Option<&GuardSpec>, at: &FieldPath, faults: &mut Faults) -> Option<Limits> {
+    let default = Limits::default();
     let Some(spec) = spec else {
         return Some(default);
     };
@@ -133,7 +133,7 @@ fn guard(spec: Option<&GuardSpec>, at: &FieldPath, faults: &mut Faults) -> Optio
         default.max_instance_shrink,
     );
     text::at_least_one(spec.confirm_after, &at.key("confirmAfter"), faults);
-    Some(GuardSettings {
+    Some(Limits {
         empty_hold: empty_hold?,
         max_service_shrink: services?,
         max_instance_shrink: instances?,

@@ -27,6 +27,6 @@ pub use crd::{crds, json_schema};
 pub use fault::{Fault, FieldPath, Place, Problem, Segment};
 pub use load::{Loaded, load};
 pub use settings::{
-    CheckedRegistry, Consistency, ConsulSettings, Credential, FileSettings, GuardSettings, Shrink,
+    CheckedRegistry, Consistency, ConsulSettings, Credential, FileSettings, Limits, Shrink,
     SourceSettings, TlsMaterial, TlsSettings,
 };

@@ -1,10 +1,11 @@
 //! The checked form of the documents: defaults filled in, every value of its own type.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use diolkos_plan::Policy;
 
 pub use crate::raw::Consistency;
+pub use diolkos_guard::{Limits, Shrink};
 
 /// A `Registry` that is free of faults.
 #[derive(Clone, Debug)]
@@ -16,7 +17,7 @@ pub struct CheckedRegistry {
     /// Where its services come from.
     pub source: SourceSettings,
     /// How much may vanish at once.
-    pub guard: GuardSettings,
+    pub guard: Limits,
 }
 
 /// Where services come from.
@@ -115,42 +116,6 @@ impl Default for TlsMaterial {
         Self::Files {
             ca: None,
             identity: None,
-        }
-    }
-}
-
-/// How much may vanish at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuardSettings {
-    /// How long an answer with no service at all is not believed.
-    pub empty_hold: Duration,
-    /// Most services that may vanish at once.
-    pub max_service_shrink: Shrink,
-    /// Most instances that may vanish at once.
-    pub max_instance_shrink: Shrink,
-    /// Complete answers in a row that must say the same before more may vanish; at least 1.
-    pub confirm_after: u32,
-    /// How long a service without instances stays, with no endpoints.
-    pub empty_grace: Duration,
-}
-
-/// A bound on what may vanish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shrink {
-    /// Of what is known, in percent: 0 to 100.
-    Percent(u8),
-    /// A number.
-    Count(u32),
-}
-
-impl Default for GuardSettings {
-    fn default() -> Self {
-        Self {
-            empty_hold: Duration::from_secs(60),
-            max_service_shrink: Shrink::Percent(30),
-            max_instance_shrink: Shrink::Percent(15),
-            confirm_after: 3,
-            empty_grace: Duration::from_secs(600),
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use diolkos_api::{
-    CheckedRegistry, Consistency, ConsulSettings, Credential, GuardSettings, Shrink,
+    CheckedRegistry, Consistency, ConsulSettings, Credential, Limits, Shrink,
     SourceSettings, TlsMaterial, TlsSettings, check, load, raw::RegistrySpec,
 };
 use diolkos_istio::Location;
@@ -53,7 +53,7 @@ fn consul_by_default() {
     assert_eq!(policy.grant.cluster_domain, "cluster.local");
     assert!(policy.object_labels.is_empty());
     assert!(policy.select.healthy_only && policy.select.include.is_none());
-    assert_eq!(registry.guard, GuardSettings::default());
+    assert_eq!(registry.guard, Limits::default());
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn every_field() {
     );
     assert_eq!(
         registry.guard,
-        GuardSettings {
+        Limits {
             empty_hold: Duration::from_secs(90),
             max_service_shrink: Shrink::Percent(10),
             max_instance_shrink: Shrink::Count(7),

@@ -13,11 +13,15 @@
 #![forbid(unsafe_code)]
 
 mod claims;
+mod clock;
+mod command;
 mod explain;
 mod run;
 mod state;
 mod view;
 
 pub use explain::{Explanation, RecordView, explain};
-pub use run::{Engine, Observe, Policies, Window, spawn};
-pub use view::{Known, RegistryView, View};
+pub use clock::{Clock, Now, SystemClock};
+pub use command::{Command, Configured, Policies, Reserved};
+pub use run::{Engine, Observe, Options, Window, spawn};
+pub use view::{HoldView, Known, RegistryView, View};

@@ -1,21 +1,30 @@
-//! The state and how events change it. No channels, no waiting: a function of what comes in.
+//! The state and how events change it. No channels, no waiting: a function of what comes in and when.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
-    time::SystemTime,
+    time::Duration,
 };
 
-use diolkos_guard::{Evidence, admit, sweep};
+use diolkos_guard::{Guard, Moment};
+use diolkos_istio::ObjectKey;
 use diolkos_model::{ContentHash, Service, ServiceKey};
-use diolkos_plan::{Desired, Plan, Planned, Policy, Reason, RegistryState, Verdict, plan};
-use diolkos_source_api::{Envelope, Epoch, Event};
+use diolkos_plan::Policy;
+use diolkos_source_api::Epoch;
 
 use crate::{
-    claims::{Claim, Claims},
-    view::{Known, RegistryView, View},
+    claims::Claims,
+    clock::Now,
+    command::{Command, Configured, Policies, Reserved},
+    view::Known,
 };
+
+mod events;
+mod judge;
+mod memory;
+mod publish;
+
+use memory::{Ghosts, ghosts};
 
 /// Everything that can change.
 #[derive(Default)]
@@ -24,38 +33,98 @@ pub(crate) struct State {
     services: BTreeMap<ServiceKey, Arc<Known>>,
     hashes: BTreeMap<ServiceKey, ContentHash>,
     claims: Claims,
+    reserved: Arc<Reserved>,
     /// To be planned anew.
     dirty: BTreeSet<ServiceKey>,
+    /// When services without instances go.
+    empty: BTreeMap<ServiceKey, Moment>,
+    /// What the mesh held before this process began and no snapshot has accounted for, by registry; also of
+    /// registries that are not configured (yet).
+    ghosts: BTreeMap<Arc<str>, Ghosts>,
+    /// Whether it is still to be told what the mesh held. Until then nobody knows what would vanish.
+    awaits_memory: bool,
+    /// The objects of ghosts, as last published.
+    kept: Arc<BTreeSet<ObjectKey>>,
     /// Registries that were taken out of the configuration after a complete synchronisation: their
     /// objects are to be removed.
     retired: BTreeSet<Arc<str>>,
     generation: u64,
     changed: bool,
+    wake: Option<Moment>,
 }
 
 struct Registry {
     policy: Arc<Policy>,
+    guard: Guard,
     complete: bool,
     synced: bool,
-    partial: Option<Arc<str>>,
-    held_services: usize,
+    /// Why the last snapshot cannot be believed in full.
+    doubt: Option<Arc<str>>,
+    /// What the last snapshot lacked, if it cannot be believed in full.
+    unseen: BTreeSet<ServiceKey>,
     snapshot: Option<Snapshot>,
+    level: Level,
+}
+
+/// How much the mesh has of a registry.
+#[derive(Clone, Copy, Default)]
+struct Level {
+    /// Services with instances.
+    services: usize,
+    instances: usize,
+}
+
+impl Level {
+    fn add(&mut self, known: &Known) {
+        let instances = known.service.instances.len();
+        self.services += usize::from(instances > 0);
+        self.instances += instances;
+    }
+
+    fn take(&mut self, known: &Known) {
+        let instances = known.service.instances.len();
+        self.services -= usize::from(instances > 0);
+        self.instances -= instances;
+    }
 }
 
 /// A snapshot under way.
 struct Snapshot {
     epoch: Epoch,
-    seen: HashSet<ServiceKey>,
+    /// What it named, with the instances that the mesh had of each before.
+    seen: HashMap<ServiceKey, usize>,
 }
 
 impl State {
+    /// A state that will be told what the mesh held before this process began.
+    pub(crate) fn with_memory(awaits_memory: bool) -> Self {
+        Self {
+            awaits_memory,
+            ..Self::default()
+        }
+    }
+
     /// Whether there is something to plan or to publish.
     pub(crate) fn is_dirty(&self) -> bool {
         self.changed || !self.dirty.is_empty()
     }
 
+    /// Does what a command says.
+    pub(crate) fn command(&mut self, now: Now, command: Command) {
+        match command {
+            Command::Configure(policies) => self.configure(&policies),
+            Command::Remember(all) => self.remember(now, all),
+            Command::Restore(services) => self.restore(now, services),
+            Command::Release(registry) => self.release(now, &registry),
+            Command::Reserve(reserved) => {
+                self.changed |= reserved != self.reserved;
+                self.reserved = reserved;
+            }
+        }
+    }
+
     /// Takes over the configuration: all registries with their policies.
-    pub(crate) fn configure(&mut self, policies: &BTreeMap<Arc<str>, Arc<Policy>>) {
+    pub(crate) fn configure(&mut self, policies: &Policies) {
         self.changed = true;
         let gone: Vec<_> = self
             .registries
@@ -66,23 +135,27 @@ impl State {
         for name in gone {
             self.retire(&name);
         }
-        for (name, policy) in policies {
+        for (name, Configured { policy, limits }) in policies {
             self.retired.remove(name);
             match self.registries.get_mut(name) {
-                Some(registry) if Arc::ptr_eq(&registry.policy, policy) => {}
                 Some(registry) => {
-                    registry.policy = policy.clone();
-                    let of_registry = self.services.keys().filter(|key| key.registry == *name);
-                    self.dirty.extend(of_registry.cloned());
+                    registry.guard.set_limits(limits.clone());
+                    if !Arc::ptr_eq(&registry.policy, policy) {
+                        registry.policy = policy.clone();
+                        let of_registry = self.services.keys().filter(|key| key.registry == *name);
+                        self.dirty.extend(of_registry.cloned());
+                    }
                 }
                 None => {
                     let registry = Registry {
                         policy: policy.clone(),
+                        guard: Guard::new(limits.clone()),
                         complete: false,
                         synced: false,
-                        partial: None,
-                        held_services: 0,
+                        doubt: None,
+                        unseen: BTreeSet::new(),
                         snapshot: None,
+                        level: Level::default(),
                     };
                     self.registries.insert(name.clone(), registry);
                 }
@@ -90,336 +163,135 @@ impl State {
         }
     }
 
+    /// The administrator took the registry out: what it brought goes, without the guard.
     fn retire(&mut self, name: &Arc<str>) {
+        for key in self.keys_of(name) {
+            self.forget(&key);
+        }
         let Some(registry) = self.registries.remove(name) else {
             return;
         };
-        let keys: Vec<_> = self
-            .services
-            .keys()
-            .filter(|key| key.registry == *name)
-            .cloned()
-            .collect();
-        for key in keys {
-            self.remove(&key);
-        }
+        self.ghosts.remove(name);
         if registry.complete {
             self.retired.insert(name.clone());
         }
     }
 
-    /// Takes over what a source says. What a source of a registry that is no longer configured
-    /// still says is ignored.
-    pub(crate) fn apply(&mut self, Envelope { registry, event }: Envelope) {
-        if !self.registries.contains_key(&registry) {
-            return;
-        }
-        match event {
-            Event::SnapshotStart { epoch } => self.snapshot_start(&registry, epoch),
-            Event::Upsert { service, evidence } => self.upsert(service, &evidence),
-            Event::Remove { key } => {
-                tracing::info!(service = %key, "the registry removed a service");
-                self.remove(&key);
-            }
-            Event::SnapshotEnd { epoch, evidence } => {
-                self.snapshot_end(&registry, epoch, &evidence);
-            }
-        }
-    }
-
-    fn snapshot_start(&mut self, registry: &Arc<str>, epoch: Epoch) {
-        if let Some(registry) = self.registries.get_mut(registry) {
-            registry.snapshot = Some(Snapshot {
-                epoch,
-                seen: HashSet::new(),
-            });
-        }
-    }
-
-    fn upsert(&mut self, service: Arc<Service>, evidence: &Evidence) {
-        let key = service.key.clone();
-        let Some(registry) = self.registries.get_mut(&key.registry) else {
-            return;
-        };
-        if let Some(snapshot) = &mut registry.snapshot {
-            snapshot.seen.insert(key.clone());
-        }
-        let known = self.services.get(&key);
-        let admitted = admit(
-            known.map(|known| &*known.service),
-            Arc::unwrap_or_clone(service),
-            evidence,
-        );
-        let hash = admitted.service.content_hash();
-        if self.hashes.get(&key) == Some(&hash)
-            && known.is_some_and(|known| known.held == admitted.held)
-        {
-            return;
-        }
-        let entry = Known {
-            service: Arc::new(admitted.service),
-            policy: registry.policy.clone(),
-            host: None,
-            altered: false,
-            lost_to: None,
-            refusal: None,
-            ports: Vec::new(),
-            endpoints: 0,
-            dropped: BTreeMap::new(),
-            advice: Vec::new(),
-            held: admitted.held,
-            planned: None,
-            changed: SystemTime::now(),
-        };
-        self.hashes.insert(key.clone(), hash);
-        self.unclaim(&key);
-        self.services.insert(key.clone(), Arc::new(entry));
-        self.dirty.insert(key);
-    }
-
-    fn remove(&mut self, key: &ServiceKey) {
-        self.unclaim(key);
-        if self.services.remove(key).is_some() {
-            self.changed = true;
-        }
-        self.hashes.remove(key);
-        self.dirty.remove(key);
-        if let Some(snapshot) = self
+    fn remember(&mut self, now: Now, all: Vec<diolkos_plan::Remembered>) {
+        self.awaits_memory = false;
+        self.changed = true;
+        self.ghosts = ghosts(all);
+        let complete: Vec<_> = self
             .registries
-            .get_mut(&key.registry)
-            .and_then(|r| r.snapshot.as_mut())
-        {
-            snapshot.seen.remove(key);
+            .iter()
+            .filter(|(_, registry)| registry.complete)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in complete {
+            // The registry was faster: what is known of it now is what the mesh is compared with.
+            let before = self.keys_of(&name).into_iter().map(|key| (key, 0));
+            self.judge(now, &name, &BTreeSet::new(), &before.collect());
         }
     }
 
-    fn snapshot_end(&mut self, name: &Arc<str>, epoch: Epoch, evidence: &Evidence) {
+    fn restore(&mut self, now: Now, services: Vec<Service>) {
+        for service in services {
+            let key = service.key.clone();
+            if self.registries.contains_key(&key.registry) && !self.services.contains_key(&key) {
+                self.set(now, service, Vec::new(), false);
+            }
+        }
+    }
+
+    /// Lets everything pass that is held back of a registry.
+    fn release(&mut self, now: Now, name: &Arc<str>) {
         let Some(registry) = self.registries.get_mut(name) else {
             return;
         };
-        // The end of a snapshot whose start was not seen proves nothing.
-        let Some(snapshot) = registry.snapshot.take().filter(|s| s.epoch == epoch) else {
-            tracing::warn!(registry = %name, epoch, "the end of a snapshot that never began, ignored");
-            return;
-        };
-        let unseen = self
+        let mut keys: BTreeSet<ServiceKey> = registry.guard.holds().keys().cloned().collect();
+        let unseen = std::mem::take(&mut registry.unseen);
+        let incomplete = self
             .services
-            .keys()
-            .filter(|key| key.registry == *name && !snapshot.seen.contains(*key))
-            .cloned()
-            .collect();
-        let decided = sweep(unseen, evidence);
-        registry.synced = true;
-        registry.complete |= evidence.is_complete();
-        registry.held_services = decided.hold.len();
-        registry.partial = match evidence {
-            Evidence::Complete => None,
-            Evidence::Partial(why) => Some(why.clone()),
-        };
+            .iter()
+            .filter(|(key, known)| key.registry == *name && !known.held.is_empty());
+        keys.extend(incomplete.map(|(key, _)| key.clone()));
+        keys.extend(unseen.iter().cloned());
+        tracing::info!(registry = %name, services = keys.len(), "an operator released the removals that were held back");
+        for key in keys {
+            let gone = unseen.contains(&key);
+            self.pass(now, &key, gone);
+        }
         self.changed = true;
-        if let Some(why) = &registry.partial {
-            tracing::warn!(registry = %name, reason = %why, held = decided.hold.len(), "the registry's answer is incomplete, nothing is removed");
-        }
-        for key in &decided.remove {
-            tracing::info!(service = %key, "gone from the registry");
-            self.remove(key);
-        }
     }
 
-    /// Plans what is dirty and makes snapshots of the result.
-    pub(crate) fn publish(&mut self) -> (Arc<Desired>, Arc<View>) {
-        for key in std::mem::take(&mut self.dirty) {
-            self.replan(&key);
-        }
-        self.changed = false;
-        self.generation += 1;
-        let mut view = View {
-            generation: self.generation,
-            registries: self.registry_views(),
-            services: BTreeMap::new(),
-        };
-        let mut desired = Desired {
-            generation: self.generation,
-            registries: self.registry_states(),
-            services: BTreeMap::new(),
-            kept: Arc::default(),
-        };
-        let mut counts: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
-        for (key, known) in &self.services {
-            let known = self.settle(key, known, &mut counts);
-            if let Some(planned) = known.planned.as_ref().filter(|_| known.is_carried()) {
-                desired.services.insert(key.clone(), planned.clone());
-            }
-            if let Some(registry) = view.registries.get_mut(&key.registry) {
-                registry.count(&known);
-            }
-            view.services.insert(key.clone(), known);
-        }
-        (Arc::new(desired), Arc::new(view))
+    /// When [`Self::tick`] has something to do next.
+    pub(crate) fn wake(&self) -> Option<Moment> {
+        self.wake
     }
 
-    /// What becomes of a planned service among the others: another one may have its host, and a
-    /// registry may have too many services.
-    fn settle<'a>(
-        &self,
-        key: &'a ServiceKey,
-        known: &Arc<Known>,
-        counts: &mut BTreeMap<&'a Arc<str>, usize>,
-    ) -> Arc<Known> {
-        if known.refusal.is_some() {
-            return known.clone();
+    /// Does what time alone brings about. Returns the registries to ask for a complete snapshot.
+    pub(crate) fn tick(&mut self, now: Now) -> Vec<Arc<str>> {
+        let due = self.empty.iter().filter(|(_, at)| **at <= now.moment);
+        let due: Vec<_> = due.map(|(key, _)| key.clone()).collect();
+        for key in due {
+            self.bury(&key);
         }
-        if let Some(host) = &known.host
-            && let Some(winner) = self.claims.winner(host)
-            && winner != key
-        {
-            let mut known = Known::clone(known);
-            known.refusal = Some((Reason::HostTaken, format!("'{host}' belongs to {winner}")));
-            known.lost_to = Some(winner.clone());
-            return Arc::new(known);
+        for ghosts in self.ghosts.values_mut() {
+            let before = ghosts.len();
+            ghosts.retain(|_, ghost| ghost.expires.is_none_or(|at| at > now.moment));
+            self.changed |= ghosts.len() < before;
         }
-        let count = counts.entry(&key.registry).or_default();
-        *count += 1;
-        match known.policy.grant.max_services {
-            Some(most) if *count > most => {
-                let mut known = Known::clone(known);
-                known.refusal = Some((
-                    Reason::TooManyServices,
-                    format!("grant.maxServices is {most}"),
-                ));
-                Arc::new(known)
+        let mut ask = Vec::new();
+        for (name, registry) in &mut self.registries {
+            if registry.guard.ask_at().is_some_and(|at| at <= now.moment) {
+                registry.guard.asked(now.moment);
+                ask.push(name.clone());
             }
-            _ => known.clone(),
         }
+        self.schedule();
+        ask
     }
 
-    fn replan(&mut self, key: &ServiceKey) {
-        self.unclaim(key);
-        let (Some(known), Some(registry)) =
-            (self.services.get(key), self.registries.get(&key.registry))
-        else {
+    /// A service has been without instances for long enough.
+    fn bury(&mut self, key: &ServiceKey) {
+        self.empty.remove(key);
+        let Some(known) = self.services.get(key) else {
             return;
         };
-        let policy = registry.policy.clone();
-        let service = known.service.clone();
-        let plan = plan(&policy, &service);
-        let planned = (!plan.objects.is_empty())
-            .then(|| Arc::new(Planned::new(service.clone(), policy.clone(), &plan.objects)));
-        let known = summary(known, policy, &plan, planned);
-        if let (Some(host), Some(claim)) = (&known.host, claim(&known)) {
-            self.claims.add(host, claim);
+        tracing::info!(service = %key, "it had no instances for the time of guard.emptyGrace, its host goes");
+        if known.gone {
+            self.forget(key);
+            return;
         }
+        let mut known = Known::clone(known);
+        known.shape = None;
+        self.unclaim(key);
         self.services.insert(key.clone(), Arc::new(known));
+        self.dirty.insert(key.clone());
     }
 
-    fn unclaim(&mut self, key: &ServiceKey) {
-        if let Some(known) = self.services.get(key)
-            && let (Some(host), Some(claim)) = (&known.host, claim(known))
-        {
-            self.claims.remove(host, &claim);
-        }
+    fn schedule(&mut self) {
+        let ghosts = self.ghosts.values().flat_map(|ghosts| ghosts.values());
+        let asks = self.registries.values().map(|r| r.guard.ask_at());
+        self.wake = self
+            .empty
+            .values()
+            .copied()
+            .chain(ghosts.filter_map(|ghost| ghost.expires))
+            .chain(asks.flatten())
+            .min();
     }
 
-    fn registry_states(&self) -> BTreeMap<Arc<str>, RegistryState> {
-        let configured = self.registries.iter().map(|(name, r)| {
-            (
-                name.clone(),
-                RegistryState {
-                    complete: r.complete,
-                },
-            )
-        });
-        let retired = self
-            .retired
-            .iter()
-            .map(|name| (name.clone(), RegistryState { complete: true }));
-        configured.chain(retired).collect()
-    }
-
-    fn registry_views(&self) -> BTreeMap<Arc<str>, RegistryView> {
-        self.registries
-            .iter()
-            .map(|(name, registry)| {
-                let view = RegistryView {
-                    complete: registry.complete,
-                    synced: registry.synced,
-                    partial: registry.partial.clone(),
-                    held_services: registry.held_services,
-                    ..RegistryView::default()
-                };
-                (name.clone(), view)
-            })
+    fn keys_of(&self, registry: &Arc<str>) -> Vec<ServiceKey> {
+        let keys = self.services.keys();
+        keys.filter(|key| key.registry == *registry)
+            .cloned()
             .collect()
     }
-}
 
-impl RegistryView {
-    fn count(&mut self, known: &Known) {
-        self.services += 1;
-        self.instances += known.service.instances.len();
-        self.held_instances += known.held.len();
-        for (reason, count) in &known.dropped {
-            *self.dropped.entry(*reason).or_default() += count;
-        }
-        for reason in &known.advice {
-            *self.advice.entry(*reason).or_default() += 1;
-        }
-        match &known.refusal {
-            Some((reason, detail)) => {
-                *self.refused.entry(*reason).or_default() += 1;
-                // What `select` leaves out is meant to be left out: no example of a problem.
-                if *reason != Reason::ServiceExcluded && self.example.is_none() {
-                    self.example = Some(format!("{}: {reason}: {detail}", known.service.key));
-                }
-            }
-            None => {
-                self.endpoints += known.endpoints;
-                self.objects += known.planned.as_ref().map_or(0, |p| p.objects().len());
-            }
-        }
-    }
-}
-
-fn claim(known: &Known) -> Option<Claim> {
-    known.planned.as_ref()?;
-    Some(Claim {
-        priority: Reverse(known.policy.priority),
-        registry: known.policy.registry.clone(),
-        altered: known.altered,
-        service: known.service.key.clone(),
-    })
-}
-
-fn summary(
-    before: &Known,
-    policy: Arc<Policy>,
-    plan: &Plan,
-    planned: Option<Arc<Planned>>,
-) -> Known {
-    let mut dropped: BTreeMap<Reason, usize> = BTreeMap::new();
-    for (_, reason) in plan.dropped_instances() {
-        *dropped.entry(reason).or_default() += 1;
-    }
-    let advice: BTreeSet<Reason> = plan
-        .decisions
-        .iter()
-        .map(|d| d.reason)
-        .filter(|r| r.verdict() == Verdict::Advice)
-        .collect();
-    Known {
-        service: before.service.clone(),
-        policy,
-        host: plan.host.clone(),
-        altered: plan.altered,
-        lost_to: None,
-        refusal: plan.refusal().map(|d| (d.reason, d.detail.clone())),
-        ports: plan.ports().iter().map(|p| p.number).collect(),
-        endpoints: plan.endpoints,
-        dropped,
-        advice: advice.into_iter().collect(),
-        held: before.held.clone(),
-        planned,
-        changed: before.changed,
+    fn grace(&self, registry: &Arc<str>) -> Duration {
+        let registry = self.registries.get(registry);
+        registry.map_or(Duration::ZERO, |r| r.guard.limits().empty_grace)
     }
 }
 

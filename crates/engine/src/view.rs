@@ -1,7 +1,12 @@
 //! What the engine knows, for those who look.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use diolkos_guard::Why;
 use diolkos_model::{Service, ServiceKey};
 use diolkos_plan::{Planned, Policy, Reason};
 
@@ -33,10 +38,17 @@ pub struct RegistryView {
     pub endpoints: usize,
     /// Objects in the mesh.
     pub objects: usize,
-    /// Services that an incomplete snapshot lacked and that stay for now.
+    /// Services that the registry lacks and that stay for now.
     pub held_services: usize,
-    /// Instances that an incomplete answer lacked and that stay for now.
+    /// Instances that the registry lacks and that stay for now.
     pub held_instances: usize,
+    /// Services that the mesh held before this process began and that no complete snapshot has
+    /// accounted for.
+    pub remembered: usize,
+    /// Services without instances, whose hosts stay with no endpoints for `guard.emptyGrace`.
+    pub empty_services: usize,
+    /// What the guard holds back, if it does.
+    pub hold: Option<HoldView>,
     /// Services that are not carried over, by reason.
     pub refused: BTreeMap<Reason, usize>,
     /// Instances that are left out, by reason.
@@ -45,6 +57,23 @@ pub struct RegistryView {
     pub advice: BTreeMap<Reason, usize>,
     /// One refusal, as an example for people.
     pub example: Option<String>,
+}
+
+/// What the guard holds back of a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldView {
+    /// Why; of several reasons the graver one.
+    pub why: Why,
+    /// Since when, by the wall clock.
+    pub since: SystemTime,
+    /// Services that lose something, or everything.
+    pub services: usize,
+    /// Complete snapshots in a row that have said so.
+    pub confirmations: u32,
+    /// How many have to.
+    pub needed: u32,
+    /// How long nothing at all is not believed.
+    pub empty_hold: Duration,
 }
 
 /// One service and what became of it.
@@ -56,6 +85,8 @@ pub struct Known {
     pub policy: Arc<Policy>,
     /// The host that it claims.
     pub host: Option<String>,
+    /// Further hosts that it claims.
+    pub aliases: Vec<String>,
     /// Whether the host had to be altered to be valid.
     pub altered: bool,
     /// The service that has the host instead.
@@ -70,8 +101,17 @@ pub struct Known {
     pub dropped: BTreeMap<Reason, usize>,
     /// What could be better.
     pub advice: Vec<Reason>,
-    /// Instances that an incomplete answer lacked and that stay for now.
+    /// Instances that the registry lacks and that stay for now.
     pub held: Vec<Arc<str>>,
+    /// Why the guard holds them back, and since when. `None` with held instances: the registry's answer was
+    /// incomplete.
+    pub hold: Option<(Why, SystemTime)>,
+    /// Whether the registry does not have the service any more.
+    pub gone: bool,
+    /// The last record that had instances, where there are none and the host stays for a while.
+    pub shape: Option<Arc<Service>>,
+    /// Since when there are none, then.
+    pub empty_since: Option<SystemTime>,
     /// Its objects; `None` if it is refused. They are in the mesh unless it lost its host.
     pub planned: Option<Arc<Planned>>,
     /// When the registry's record changed last.

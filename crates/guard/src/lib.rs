@@ -1,14 +1,21 @@
 //! What may vanish from the mesh.
 //!
 //! A registry that stumbles answers with less than there is. Additions and changes are always
-//! believed; that something is *gone* only on complete [`Evidence`]. Pure functions: state goes in,
-//! a decision comes out, nothing here reads a clock or does I/O.
+//! believed; that something is *gone* only on complete [`Evidence`], and then only as much at once as the
+//! [`Limits`] allow. What goes beyond is held back by the [`Guard`], and every hold has an end. Pure: state goes
+//! in, a decision comes out, nothing here reads a clock or does I/O.
 
 #![forbid(unsafe_code)]
 
 use std::{collections::HashSet, sync::Arc};
 
-use diolkos_model::{Instance, Service, ServiceKey};
+use diolkos_model::{Instance, Service};
+
+mod hold;
+mod limits;
+
+pub use hold::{Comparison, Guard, Hold, Loss, Moment, Why};
+pub use limits::{Limits, Shrink};
 
 /// How far an answer of a registry can be believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +24,9 @@ pub enum Evidence {
     Complete,
     /// Perhaps less than there is, and this is why. What is in it is believed; nothing is taken as gone.
     Partial(Arc<str>),
+    /// Perhaps of long ago, and this is why. Only what was not known at all is believed: an older record must
+    /// not replace a newer one.
+    Stale(Arc<str>),
 }
 
 impl Evidence {
@@ -24,6 +34,15 @@ impl Evidence {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         matches!(self, Self::Complete)
+    }
+
+    /// Why not everything in it can be believed.
+    #[must_use]
+    pub fn doubt(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Complete => None,
+            Self::Partial(why) | Self::Stale(why) => Some(why),
+        }
     }
 }
 
@@ -36,13 +55,13 @@ pub struct Admitted {
     pub held: Vec<Arc<str>>,
 }
 
-/// Decides on a new record of one service. On partial evidence, instances that are known and
-/// missing now stay as they were last seen.
+/// Joins a new record of one service with what is known of it: instances that are known and missing now stay as
+/// they were last seen, and are named. On complete evidence it is up to the [`Guard`] whether they may go.
 #[must_use]
 pub fn admit(known: Option<&Service>, new: Service, evidence: &Evidence) -> Admitted {
-    let (Some(known), Evidence::Partial(_)) = (known, evidence) else {
+    let (Some(known), Evidence::Complete | Evidence::Partial(_)) = (known, evidence) else {
         return Admitted {
-            service: new,
+            service: known.cloned().unwrap_or(new),
             held: Vec::new(),
         };
     };
@@ -67,28 +86,19 @@ pub fn admit(known: Option<&Service>, new: Service, evidence: &Evidence) -> Admi
     }
 }
 
-/// Decides at the end of a snapshot which of the services that it lacked may be removed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sweep {
-    /// They are gone.
-    pub remove: Vec<ServiceKey>,
-    /// They stay until a complete snapshot says the same.
-    pub hold: Vec<ServiceKey>,
-}
-
-/// See [`Sweep`]. `unseen` are the known services that the snapshot did not mention.
+/// The service without the instances of these ids.
 #[must_use]
-pub fn sweep(unseen: Vec<ServiceKey>, evidence: &Evidence) -> Sweep {
-    match evidence {
-        Evidence::Complete => Sweep {
-            remove: unseen,
-            hold: Vec::new(),
-        },
-        Evidence::Partial(_) => Sweep {
-            remove: Vec::new(),
-            hold: unseen,
-        },
-    }
+pub fn without(service: &Service, ids: &[Arc<str>]) -> Service {
+    let gone: HashSet<&str> = ids.iter().map(|id| &**id).collect();
+    let left = service
+        .instances
+        .iter()
+        .filter(|i| !gone.contains(&*i.id));
+    Service::new(
+        service.key.clone(),
+        service.meta.clone(),
+        left.cloned().collect(),
+    )
 }
 
 #[cfg(test)]

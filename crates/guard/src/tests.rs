@@ -1,5 +1,5 @@
 use super::*;
-use diolkos_model::{Health, Locality, Port};
+use diolkos_model::{Health, Locality, Port, ServiceKey};
 use proptest::prelude::*;
 
 fn service(ids: impl IntoIterator<Item = u8>, port: u32) -> Service {
@@ -33,13 +33,6 @@ fn partial() -> Evidence {
 
 proptest! {
     #[test]
-    fn complete_evidence_is_taken_as_it_is(known: Vec<u8>, new: Vec<u8>) {
-        let admitted = admit(Some(&service(known, 1)), service(new.clone(), 2), &Evidence::Complete);
-        prop_assert_eq!(admitted.service, service(new, 2));
-        prop_assert!(admitted.held.is_empty());
-    }
-
-    #[test]
     fn partial_evidence_adds_and_updates_and_never_removes(known: Vec<u8>, new: Vec<u8>) {
         let before = service(known, 1);
         let admitted = admit(Some(&before), service(new.clone(), 2), &partial());
@@ -56,12 +49,16 @@ proptest! {
 }
 
 #[test]
-fn only_a_complete_snapshot_removes_services() {
-    let key = service([], 1).key;
-    assert_eq!(
-        sweep(vec![key.clone()], &Evidence::Complete).remove,
-        std::slice::from_ref(&key)
-    );
-    let held = sweep(vec![key.clone()], &partial());
-    assert_eq!((held.remove, held.hold), (vec![], vec![key]));
+fn stale_evidence_tells_only_of_what_was_not_known() {
+    let stale = Evidence::Stale("the servers have no leader".into());
+    let admitted = admit(Some(&service([1, 2], 1)), service([2, 3], 2), &stale);
+    assert_eq!(admitted.service, service([1, 2], 1));
+    let admitted = admit(None, service([2, 3], 2), &stale);
+    assert_eq!(admitted.service, service([2, 3], 2));
+}
+
+#[test]
+fn instances_are_taken_out_by_id() {
+    let left = without(&service([1, 2, 3], 1), &["1".into(), "3".into(), "9".into()]);
+    assert_eq!(left, service([2], 1));
 }

@@ -131,6 +131,8 @@ reasons! {
     Invalid => Refused,
     /// Another service has the host.
     HostTaken => Refused,
+    /// A Service of the cluster has the host.
+    HostOfService => Refused,
     /// More services than `grant.maxServices`.
     TooManyServices => Refused,
 }

@@ -9,7 +9,7 @@ use std::{
 use diolkos_istio::{Object, ObjectKey, annotation};
 use diolkos_model::{ContentHash, Service, ServiceKey};
 
-use crate::{Policy, plan};
+use crate::{Plan, Policy, plan, plan::plan_empty};
 
 /// The desired state of all registries. A snapshot: cheap to clone, never changes.
 #[derive(Clone, Debug, Default)]
@@ -76,14 +76,37 @@ impl Remembered {
 pub struct Planned {
     service: Arc<Service>,
     policy: Arc<Policy>,
+    endpoints: usize,
+    empty_since: Option<SystemTime>,
     objects: Box<[(ObjectKey, ContentHash)]>,
 }
 
 impl Planned {
-    /// Remembers the hashes of `objects`, which [`plan`] made of `service` and `policy`.
+    /// Remembers the hashes of the objects of `made`, which [`plan`] made of `service` and `policy`.
     #[must_use]
-    pub fn new(service: Arc<Service>, policy: Arc<Policy>, objects: &[Object]) -> Self {
-        let mut hashes: Vec<_> = objects
+    pub fn new(service: Arc<Service>, policy: Arc<Policy>, made: &Plan) -> Self {
+        Self::remember(service, policy, made, None)
+    }
+
+    /// As [`Self::new`], of what [`plan_empty`] made: `service` is the last that had instances.
+    #[must_use]
+    pub fn empty(
+        service: Arc<Service>,
+        policy: Arc<Policy>,
+        made: &Plan,
+        since: SystemTime,
+    ) -> Self {
+        Self::remember(service, policy, made, Some(since))
+    }
+
+    fn remember(
+        service: Arc<Service>,
+        policy: Arc<Policy>,
+        made: &Plan,
+        empty_since: Option<SystemTime>,
+    ) -> Self {
+        let mut hashes: Vec<_> = made
+            .objects
             .iter()
             .map(|object| (object.key.clone(), object.content_hash()))
             .collect();
@@ -91,6 +114,8 @@ impl Planned {
         Self {
             service,
             policy,
+            endpoints: made.endpoints,
+            empty_since,
             objects: hashes.into(),
         }
     }
@@ -119,9 +144,25 @@ impl Planned {
         &self.objects
     }
 
+    /// How many endpoints the objects hold.
+    #[must_use]
+    pub fn endpoints(&self) -> usize {
+        self.endpoints
+    }
+
     /// Builds the objects anew.
     #[must_use]
     pub fn build(&self) -> Vec<Object> {
-        plan(&self.policy, &self.service).objects
+        let Some(since) = self.empty_since else {
+            return plan(&self.policy, &self.service).objects;
+        };
+        let mut objects = plan_empty(&self.policy, &self.service).objects;
+        for object in &mut objects {
+            let since = humantime::format_rfc3339_seconds(since).to_string();
+            object
+                .annotations
+                .insert(annotation::EMPTY_SINCE.to_owned(), since);
+        }
+        objects
     }
 }

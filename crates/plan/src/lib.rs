@@ -29,7 +29,7 @@ mod testing;
 
 pub use decision::{Decision, Reason, Subject, Verdict};
 pub use desired::{Desired, Planned, RegistryState, Remembered};
-pub use plan::{Plan, plan};
+pub use plan::{Plan, plan, plan_empty};
 pub use policy::{
     Endpoints, Grant, LabelPolicy, Matcher, Policy, PortNaming, PortPolicy, ProtocolRule, Select,
 };

@@ -62,9 +62,18 @@ impl Maker<'_> {
             .map(|(index, part)| {
                 let name = match index {
                     0 => host.to_owned(),
-                    _ => names::object_name(host, &format!("shard-{index}")),
+                    // With the hash no host can come to the name of another one's shard.
+                    _ => {
+                        let shard = format!("shard-{index}-{}", names::short_hash(host));
+                        names::object_name(host, &shard)
+                    }
                 };
-                self.service_entry(&name, part)
+                let endpoints = part.endpoints.len().to_string();
+                let mut object = self.service_entry(&name, part);
+                object
+                    .annotations
+                    .insert(annotation::ENDPOINTS.to_owned(), endpoints);
+                object
             })
             .collect()
     }

@@ -6,7 +6,7 @@ use diolkos_model::{Instance, Service};
 use crate::{
     Decision, Policy, Reason, Subject, Verdict,
     decision::{Decisions, Refused},
-    endpoints,
+    endpoints::{self, Endpoint},
     host::{self, Names},
     objects, ports, select,
 };
@@ -18,6 +18,8 @@ pub struct Plan {
     pub host: Option<String>,
     /// Whether the host had to be changed to be valid: another service may come to the same one.
     pub altered: bool,
+    /// Further hosts that it claims.
+    pub aliases: Vec<String>,
     /// How many endpoints it has.
     pub endpoints: usize,
     /// The objects to have; empty if it is refused.
@@ -74,11 +76,26 @@ impl Plan {
 /// Plans one service. Pure; never fails: a refusal is a plan without objects.
 #[must_use]
 pub fn plan(policy: &Policy, service: &Service) -> Plan {
+    collect(|decisions| steps(policy, service, decisions, |endpoints| endpoints))
+}
+
+/// Plans a service that has no instances any more in the shape that it had last, as `service` holds
+/// it: the same hosts and ports, and no endpoints. Clients get an answer at once then instead of
+/// being sent past the mesh.
+#[must_use]
+pub fn plan_empty(policy: &Policy, service: &Service) -> Plan {
+    collect(|decisions| steps(policy, service, decisions, |_| Vec::new()))
+}
+
+fn collect(
+    make: impl FnOnce(&mut Decisions) -> Result<(Names, usize, Vec<Object>), Refused>,
+) -> Plan {
     let mut decisions = Decisions::default();
     let mut plan = Plan::default();
     // The refusal is among the decisions already.
-    if let Ok((names, endpoints, objects)) = steps(policy, service, &mut decisions) {
+    if let Ok((names, endpoints, objects)) = make(&mut decisions) {
         plan.host = Some(names.host);
+        plan.aliases = names.aliases;
         plan.altered = names.altered;
         plan.endpoints = endpoints;
         plan.objects = objects;
@@ -91,6 +108,7 @@ fn steps(
     policy: &Policy,
     service: &Service,
     decisions: &mut Decisions,
+    keep: impl FnOnce(Vec<Endpoint>) -> Vec<Endpoint>,
 ) -> Result<(Names, usize, Vec<Object>), Refused> {
     if let Err(why) = select::service(&policy.select, service) {
         decisions.service(Reason::ServiceExcluded, why);
@@ -107,6 +125,7 @@ fn steps(
         names.aliases.clear();
     }
     let endpoints = endpoints::endpoints(policy, service, &instances, &layout, decisions);
+    let endpoints = keep(endpoints);
     let count = endpoints.len();
     let objects = objects::objects(policy, service, &names, &layout, endpoints);
     refuse_invalid(&objects, decisions)?;

@@ -1,6 +1,10 @@
 //! A desired state put together by hand, for tests.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
 
 use diolkos_istio::{Object, ObjectKey};
 use diolkos_model::{Address, ContentHash, Health, Instance, Locality, Port, Service, ServiceKey};
@@ -21,6 +25,7 @@ pub(crate) struct Shop {
     generation: u64,
     registries: BTreeMap<Arc<str>, Registry>,
     services: BTreeMap<ServiceKey, Arc<Planned>>,
+    kept: Arc<BTreeSet<ObjectKey>>,
 }
 
 impl Shop {
@@ -64,7 +69,7 @@ impl Shop {
             generation: self.generation,
             registries: registries.map(|(k, r)| (k.clone(), r.state)).collect(),
             services: self.services.clone(),
-            kept: Arc::default(),
+            kept: self.kept.clone(),
         })
     }
 
@@ -100,6 +105,11 @@ impl Shop {
         for planned in self.services.values_mut() {
             *planned = self::planned(planned.policy(), planned.service().clone());
         }
+    }
+
+    /// These objects, and no others, are kept as they are.
+    pub(crate) fn keep(&mut self, objects: BTreeSet<ObjectKey>) {
+        self.kept = Arc::new(objects);
     }
 
     /// The objects of all services.
@@ -142,7 +152,7 @@ fn instance(id: &str, port: u32) -> Instance {
 fn planned(policy: &Arc<Policy>, service: Arc<Service>) -> Arc<Planned> {
     let plan = plan(policy, &service);
     assert_eq!(plan.refusal(), None, "the plan refuses {}", service.key);
-    Arc::new(Planned::new(service, policy.clone(), &plan.objects))
+    Arc::new(Planned::new(service, policy.clone(), &plan))
 }
 
 /// Hosts are the services' names below `example`, the same for all registries.

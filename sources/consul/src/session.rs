@@ -71,7 +71,7 @@ impl Session<'_> {
         for dc in self.datacenters {
             match self.snapshot_of(dc).await {
                 Ok(Evidence::Complete) => dc.state().down = None,
-                Ok(Evidence::Partial(doubt)) => {
+                Ok(Evidence::Partial(doubt) | Evidence::Stale(doubt)) => {
                     dc.state().down = None;
                     doubts.push(format!("{}: {doubt}", dc.name));
                 }

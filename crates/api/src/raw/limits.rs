@@ -43,7 +43,8 @@ pub struct GrantSpec {
 #[derive(Deserialize, Serialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct GuardSpec {
-    /// How long an answer with no service at all is not believed. Default: 60s.
+    /// How long it is not believed that nothing is left: of the registry, or of a service that loses
+    /// all of several instances at once. `0s` believes it at once. Default: 60s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^([0-9]+(ms|s|m|h))+$"))]
     pub empty_hold: Option<String>,

@@ -1,10 +1,36 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
+use diolkos_guard::{Evidence, Limits};
 use diolkos_model::{Health, Instance, Locality, Port};
-use diolkos_plan::{Endpoints, Template};
+use diolkos_plan::{Endpoints, Reason, RegistryState, Template};
+use diolkos_source_api::{Envelope, Event};
 use proptest::prelude::*;
 
 use super::*;
+
+mod guarded;
+mod remembered;
+
+/// That many seconds after the start.
+fn at(seconds: u64) -> Now {
+    Now {
+        moment: Duration::from_secs(seconds),
+        wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + seconds),
+    }
+}
+
+/// For tests in which time does not matter.
+const NOW: Now = Now {
+    moment: Duration::ZERO,
+    wall: SystemTime::UNIX_EPOCH,
+};
+
+fn configured(policy: Arc<Policy>, limits: &Limits) -> Configured {
+    Configured {
+        policy,
+        limits: limits.clone(),
+    }
+}
 
 fn policy(registry: &str, priority: i32) -> Arc<Policy> {
     let host = Template::parse("{service}.mesh").unwrap();
@@ -15,11 +41,13 @@ fn policy(registry: &str, priority: i32) -> Arc<Policy> {
     })
 }
 
+/// Registries with priorities, of which everything may vanish at once.
 fn state(registries: &[(&str, i32)]) -> State {
     let mut state = State::default();
-    let policies = registries
-        .iter()
-        .map(|(name, priority)| ((*name).into(), policy(name, *priority)));
+    let policies = registries.iter().map(|(name, priority)| {
+        let configured = configured(policy(name, *priority), &Limits::NONE);
+        ((*name).into(), configured)
+    });
     state.configure(&policies.collect());
     state
 }
@@ -57,10 +85,12 @@ fn service(registry: &str, name: &str, hosts: &[u8]) -> Arc<Service> {
 }
 
 fn say(state: &mut State, registry: &str, event: Event) {
-    state.apply(Envelope {
-        registry: registry.into(),
-        event,
-    });
+    say_at(state, NOW, registry, event);
+}
+
+fn say_at(state: &mut State, now: Now, registry: &str, event: Event) {
+    let registry = registry.into();
+    state.apply(now, Envelope { registry, event });
 }
 
 fn upsert(state: &mut State, service: Arc<Service>, evidence: Evidence) {
@@ -88,7 +118,7 @@ fn partial() -> Evidence {
 
 /// Services in the mesh, with the number of their endpoints.
 fn mesh(state: &mut State) -> Vec<(String, usize)> {
-    let (desired, view) = state.publish();
+    let (desired, view) = state.publish(NOW);
     desired
         .services
         .keys()
@@ -110,7 +140,7 @@ fn a_complete_snapshot_removes_and_a_partial_one_does_not() {
     assert_eq!(mesh(&mut state).len(), 2);
     snapshot(&mut state, "r", 2, std::slice::from_ref(&a), partial());
     assert_eq!(mesh(&mut state).len(), 2, "held");
-    let (_, view) = state.publish();
+    let (_, view) = state.publish(NOW);
     assert_eq!(
         (
             view.registries["r"].held_services,
@@ -166,10 +196,10 @@ fn partial_answers_hold_instances() {
 fn the_same_record_again_is_no_change() {
     let mut state = state(&[("r", 0)]);
     upsert(&mut state, service("r", "a", &[1]), Evidence::Complete);
-    let (before, _) = state.publish();
+    let (before, _) = state.publish(NOW);
     upsert(&mut state, service("r", "a", &[1]), Evidence::Complete);
     assert!(!state.is_dirty());
-    let (after, _) = state.publish();
+    let (after, _) = state.publish(NOW);
     assert!(Arc::ptr_eq(
         &before.services[&key("r", "a")],
         &after.services[&key("r", "a")]
@@ -193,7 +223,7 @@ fn precedence_settles_who_gets_a_host() {
     );
     upsert(&mut state, service("high", "web", &[2]), Evidence::Complete);
     assert_eq!(mesh(&mut state), [("high/web".to_owned(), 1)]);
-    let (_, view) = state.publish();
+    let (_, view) = state.publish(NOW);
     let lost = &view.services[&key("low", "web")];
     assert_eq!(lost.lost_to, Some(key("high", "web")));
     assert_eq!(view.registries["low"].refused[&Reason::HostTaken], 1);
@@ -232,7 +262,7 @@ fn a_registry_that_is_taken_out_leaves_and_may_be_swept() {
     );
     upsert(&mut state, service("q", "b", &[1]), Evidence::Complete);
     state.configure(&BTreeMap::new());
-    let (desired, view) = state.publish();
+    let (desired, view) = state.publish(NOW);
     assert!(desired.services.is_empty() && view.registries.is_empty());
     assert_eq!(
         desired.registries.get("r"),
@@ -254,8 +284,8 @@ fn a_new_policy_plans_all_its_services_anew() {
     mesh(&mut state);
     let mut changed = Policy::clone(&policy("r", 0));
     changed.host = Template::parse("{service}.other").unwrap();
-    state.configure(&[("r".into(), Arc::new(changed))].into());
-    let (_, view) = state.publish();
+    state.configure(&[("r".into(), configured(Arc::new(changed), &Limits::NONE))].into());
+    let (_, view) = state.publish(NOW);
     assert_eq!(
         view.services[&key("r", "a")].host.as_deref(),
         Some("a.other")
@@ -267,7 +297,7 @@ fn the_quota_of_services() {
     let mut state = State::default();
     let mut limited = Policy::clone(&policy("r", 0));
     limited.grant.max_services = Some(2);
-    state.configure(&[("r".into(), Arc::new(limited))].into());
+    state.configure(&[("r".into(), configured(Arc::new(limited), &Limits::NONE))].into());
     for name in ["c", "a", "b"] {
         upsert(&mut state, service("r", name, &[1]), Evidence::Complete);
     }
@@ -321,7 +351,7 @@ proptest! {
                     let list: Vec<_> = list.into_values().collect();
                     snapshot(&mut walked, name, epoch as Epoch, &list, Evidence::Complete);
                 }
-                Op::Publish => { walked.publish(); }
+                Op::Publish => { walked.publish(NOW); }
             }
         }
         let mut fresh = state(&[("r0", 0), ("r1", 0)]);
@@ -329,7 +359,7 @@ proptest! {
             upsert(&mut fresh, service, Evidence::Complete);
         }
         let objects = |state: &mut State| {
-            let (desired, _) = state.publish();
+            let (desired, _) = state.publish(NOW);
             desired.services.iter().map(|(key, planned)| (key.clone(), planned.objects().to_vec())).collect::<Vec<_>>()
         };
         prop_assert_eq!(objects(&mut walked), objects(&mut fresh));

@@ -1,0 +1,313 @@
+//! From the state to what sinks and people see.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use diolkos_guard::{Hold, Moment};
+use diolkos_model::ServiceKey;
+use diolkos_plan::{
+    Desired, Plan, Planned, Policy, Reason, RegistryState, Verdict, plan, plan_empty,
+};
+
+use super::{Registry, State};
+use crate::{
+    claims::Claim,
+    clock::Now,
+    view::{HoldView, Known, RegistryView, View},
+};
+
+impl State {
+    /// Plans what is dirty and makes snapshots of the result.
+    pub(crate) fn publish(&mut self, now: Now) -> (Arc<Desired>, Arc<View>) {
+        for key in std::mem::take(&mut self.dirty) {
+            self.replan(&key);
+        }
+        self.schedule();
+        self.changed = false;
+        self.generation += 1;
+        let mut view = View {
+            generation: self.generation,
+            registries: self.registry_views(now),
+            services: BTreeMap::new(),
+        };
+        let mut desired = Desired {
+            generation: self.generation,
+            registries: self.registry_states(),
+            services: BTreeMap::new(),
+            kept: self.keep(),
+        };
+        let mut counts: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
+        for (key, known) in &self.services {
+            let known = self.settle(now, key, known, &mut counts);
+            if let Some(planned) = known.planned.as_ref().filter(|_| known.is_carried()) {
+                desired.services.insert(key.clone(), planned.clone());
+            }
+            if let Some(registry) = view.registries.get_mut(&key.registry) {
+                registry.count(&known);
+            }
+            view.services.insert(key.clone(), known);
+        }
+        (Arc::new(desired), Arc::new(view))
+    }
+
+    /// The objects that stay because no snapshot has accounted for them. The same set as before, if it is equal, so
+    /// that sinks see at once that nothing changed.
+    fn keep(&mut self) -> Arc<BTreeSet<diolkos_istio::ObjectKey>> {
+        let mut kept = BTreeSet::new();
+        for (registry, ghosts) in &self.ghosts {
+            if ghosts.is_empty() || !self.registries.contains_key(registry) {
+                continue;
+            }
+            let known: BTreeMap<String, &Arc<Known>> = self
+                .services
+                .iter()
+                .filter(|(key, _)| key.registry == *registry)
+                .map(|(key, known)| (key.to_string(), known))
+                .collect();
+            for (text, ghost) in ghosts {
+                let planned = known.get(&**text).and_then(|k| k.planned.as_deref());
+                kept.extend(ghost.kept(planned).cloned());
+            }
+        }
+        if kept != *self.kept {
+            self.kept = Arc::new(kept);
+        }
+        self.kept.clone()
+    }
+
+    /// What becomes of a planned service among the others: another one may have its host, and a
+    /// registry may have too many services.
+    fn settle<'a>(
+        &self,
+        now: Now,
+        key: &'a ServiceKey,
+        known: &Arc<Known>,
+        counts: &mut BTreeMap<&'a Arc<str>, usize>,
+    ) -> Arc<Known> {
+        let registry = self.registries.get(&key.registry);
+        let hold = registry
+            .and_then(|registry| registry.guard.holds().get(key))
+            .map(|hold| (hold.why, wall(now, hold.since)));
+        let refusal = known.refusal.clone();
+        let lost_to = || self.other_claim(key, known);
+        let (refusal, lost_to) = match refusal {
+            Some(refusal) => (Some(refusal), None),
+            None => match lost_to() {
+                Some((refusal, winner)) => (Some(refusal), winner),
+                None => (quota(key, known, counts), None),
+            },
+        };
+        if hold == known.hold && refusal == known.refusal && lost_to == known.lost_to {
+            return known.clone();
+        }
+        let mut known = Known::clone(known);
+        (known.hold, known.refusal, known.lost_to) = (hold, refusal, lost_to);
+        Arc::new(known)
+    }
+
+    /// Who else has a host of the service.
+    fn other_claim(
+        &self,
+        key: &ServiceKey,
+        known: &Known,
+    ) -> Option<((Reason, String), Option<ServiceKey>)> {
+        for host in known.host.iter().chain(&known.aliases) {
+            if let Some(owner) = self.reserved.get(host) {
+                let detail = format!("'{host}' is a name of {owner}; choose another export.host");
+                return Some(((Reason::HostOfService, detail), None));
+            }
+            let winner = self.claims.winner(host).filter(|winner| *winner != key);
+            if let Some(winner) = winner {
+                let detail = format!("'{host}' belongs to {winner}");
+                return Some(((Reason::HostTaken, detail), Some(winner.clone())));
+            }
+        }
+        None
+    }
+
+    fn replan(&mut self, key: &ServiceKey) {
+        self.unclaim(key);
+        let (Some(known), Some(registry)) =
+            (self.services.get(key), self.registries.get(&key.registry))
+        else {
+            return;
+        };
+        let policy = registry.policy.clone();
+        let (plan, planned) = match (&known.shape, known.empty_since) {
+            (Some(shape), Some(since)) => {
+                let plan = plan_empty(&policy, shape);
+                let planned = Planned::empty(shape.clone(), policy.clone(), &plan, since);
+                (plan, planned)
+            }
+            _ => {
+                let plan = plan(&policy, &known.service);
+                let planned = Planned::new(known.service.clone(), policy.clone(), &plan);
+                (plan, planned)
+            }
+        };
+        let planned = (!plan.objects.is_empty()).then(|| Arc::new(planned));
+        let known = summary(known, policy, &plan, planned);
+        if let Some(claim) = claim(&known) {
+            for host in known.host.iter().chain(&known.aliases) {
+                self.claims.add(host, claim.clone());
+            }
+        }
+        self.services.insert(key.clone(), Arc::new(known));
+    }
+
+    pub(super) fn unclaim(&mut self, key: &ServiceKey) {
+        if let Some(known) = self.services.get(key)
+            && let Some(claim) = claim(known)
+        {
+            for host in known.host.iter().chain(&known.aliases) {
+                self.claims.remove(host, &claim);
+            }
+        }
+    }
+
+    fn registry_states(&self) -> BTreeMap<Arc<str>, RegistryState> {
+        let configured = self.registries.iter().map(|(name, r)| {
+            let complete = r.complete && !self.awaits_memory;
+            (name.clone(), RegistryState { complete })
+        });
+        let retired = self
+            .retired
+            .iter()
+            .map(|name| (name.clone(), RegistryState { complete: true }));
+        configured.chain(retired).collect()
+    }
+
+    fn registry_views(&self, now: Now) -> BTreeMap<Arc<str>, RegistryView> {
+        self.registries
+            .iter()
+            .map(|(name, registry)| {
+                let view = RegistryView {
+                    complete: registry.complete,
+                    synced: registry.synced,
+                    partial: registry.doubt.clone(),
+                    held_services: registry.unseen.len(),
+                    remembered: self.ghosts.get(name).map_or(0, BTreeMap::len),
+                    hold: hold_view(registry, now),
+                    ..RegistryView::default()
+                };
+                (name.clone(), view)
+            })
+            .collect()
+    }
+}
+
+/// All that is held back of a registry, in one line's worth.
+fn hold_view(registry: &Registry, now: Now) -> Option<HoldView> {
+    let holds = registry.guard.holds();
+    let oldest = holds.values().min_by_key(|hold| hold.since)?;
+    let worst = holds.values().map(|hold| hold.why).max()?;
+    let slowest = holds.values().map(|hold: &Hold| hold.confirmations).min()?;
+    Some(HoldView {
+        why: worst,
+        since: wall(now, oldest.since),
+        services: holds.len(),
+        confirmations: slowest,
+        needed: registry.guard.limits().confirm_after,
+        empty_hold: registry.guard.limits().empty_hold,
+    })
+}
+
+/// When that moment was, by the wall clock of now.
+fn wall(now: Now, moment: Moment) -> SystemTime {
+    now.wall
+        .checked_sub(now.moment.saturating_sub(moment))
+        .unwrap_or(now.wall)
+}
+
+fn quota<'a>(
+    key: &'a ServiceKey,
+    known: &Known,
+    counts: &mut BTreeMap<&'a Arc<str>, usize>,
+) -> Option<(Reason, String)> {
+    let count = counts.entry(&key.registry).or_default();
+    *count += 1;
+    let most = known.policy.grant.max_services?;
+    (*count > most).then(|| {
+        let detail = format!("grant.maxServices is {most}");
+        (Reason::TooManyServices, detail)
+    })
+}
+
+impl RegistryView {
+    fn count(&mut self, known: &Known) {
+        self.services += usize::from(!known.gone || known.hold.is_some());
+        self.instances += known.service.instances.len();
+        self.held_instances += known.held.len();
+        self.held_services += usize::from(known.gone && !known.held.is_empty());
+        self.empty_services += usize::from(known.shape.is_some());
+        for (reason, count) in &known.dropped {
+            *self.dropped.entry(*reason).or_default() += count;
+        }
+        for reason in &known.advice {
+            *self.advice.entry(*reason).or_default() += 1;
+        }
+        match &known.refusal {
+            Some((reason, detail)) => {
+                *self.refused.entry(*reason).or_default() += 1;
+                // What `select` leaves out is meant to be left out: no example of a problem.
+                if *reason != Reason::ServiceExcluded && self.example.is_none() {
+                    self.example = Some(format!("{}: {reason}: {detail}", known.service.key));
+                }
+            }
+            None => {
+                self.endpoints += known.endpoints;
+                self.objects += known.planned.as_ref().map_or(0, |p| p.objects().len());
+            }
+        }
+    }
+}
+
+fn claim(known: &Known) -> Option<Claim> {
+    known.planned.as_ref()?;
+    Some(Claim {
+        priority: Reverse(known.policy.priority),
+        registry: known.policy.registry.clone(),
+        altered: known.altered,
+        service: known.service.key.clone(),
+    })
+}
+
+fn summary(
+    before: &Known,
+    policy: Arc<Policy>,
+    plan: &Plan,
+    planned: Option<Arc<Planned>>,
+) -> Known {
+    let mut dropped: BTreeMap<Reason, usize> = BTreeMap::new();
+    for (_, reason) in plan.dropped_instances() {
+        *dropped.entry(reason).or_default() += 1;
+    }
+    let advice: BTreeSet<Reason> = plan
+        .decisions
+        .iter()
+        .map(|d| d.reason)
+        .filter(|r| r.verdict() == Verdict::Advice)
+        .collect();
+    Known {
+        policy,
+        host: plan.host.clone(),
+        aliases: plan.aliases.clone(),
+        altered: plan.altered,
+        lost_to: None,
+        refusal: plan.refusal().map(|d| (d.reason, d.detail.clone())),
+        ports: plan.ports().iter().map(|p| p.number).collect(),
+        endpoints: plan.endpoints,
+        dropped: if before.shape.is_some() {
+            BTreeMap::new()
+        } else {
+            dropped
+        },
+        advice: advice.into_iter().collect(),
+        planned,
+        ..before.clone()
+    }
+}
