@@ -1,5 +1,11 @@
 //! What is written is read again; what is not what was written is refused.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests count as code outside of tests"
+)]
+
 use std::{
     collections::BTreeMap,
     fs,
