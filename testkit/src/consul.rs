@@ -84,7 +84,7 @@ pub struct Consul {
     token: Option<&'static str>,
     tls: Option<TlsFiles>,
     ports: Ports,
-    _home: Home,
+    home: Home,
 }
 
 #[derive(Debug)]
@@ -128,7 +128,8 @@ impl Consul {
             serf_wan,
         };
         let (agent_tls, tls) = if options.tls {
-            sign(&home)?
+            let (agent, client) = sign(&home, "ca")?;
+            (Some(agent), Some(client))
         } else {
             (None, None)
         };
@@ -152,7 +153,7 @@ impl Consul {
             token: options.acl.then_some(BOOTSTRAP_TOKEN),
             tls,
             ports,
-            _home: home,
+            home,
         };
         consul.ready().await?;
         Ok(consul)
@@ -342,6 +343,39 @@ impl Consul {
             .context("the new token has no SecretID")
     }
 
+    /// Removes a token by its secret: whoever uses it is refused from now on.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); also when there is no such token.
+    pub async fn delete_token(&self, secret: &str) -> Result<()> {
+        let tokens = self.get("/v1/acl/tokens").await?;
+        let tokens = tokens.as_array().into_iter().flatten();
+        let accessor = tokens
+            .filter(|token| token["SecretID"] == secret)
+            .find_map(|token| token["AccessorID"].as_str())
+            .context("no such token")?;
+        let path = format!("/v1/acl/token/{accessor}");
+        self.request(Method::DELETE, &path, None).await.map(drop)
+    }
+
+    /// The agent gets a certificate of a new authority, and takes client certificates of that one, and of those
+    /// before it as long as `trust_former`. Returns the client's files for the new authority; the former ones stay
+    /// as they are. `name` is the new authority's and is not to be used twice. It holds for new connections.
+    ///
+    /// # Errors
+    /// Without [`Builder::tls`]; as [`get`](Self::get).
+    pub async fn rotate_tls(&self, name: &str, trust_former: bool) -> Result<TlsFiles> {
+        ensure!(self.tls.is_some(), "this Consul speaks no TLS");
+        let former = fs::read(self.home.data().join(AGENT_TRUST))?;
+        let (agent, client) = sign(&self.home, name)?;
+        if trust_former {
+            let both = [fs::read(&agent.ca)?, former].concat();
+            self.home.write(AGENT_TRUST, both)?;
+        }
+        self.put("/v1/agent/reload", None).await?;
+        Ok(client)
+    }
+
     /// Joins another datacenter over the WAN pool, and waits until each of the two answers for the other.
     ///
     /// # Errors
@@ -419,17 +453,23 @@ impl Consul {
     }
 }
 
-/// The agent's files and the client's, signed by one authority.
-fn sign(home: &Home) -> Result<(Option<TlsFiles>, Option<TlsFiles>)> {
-    let authority = Authority::new(home)?;
-    let agent = authority.sign(
+/// The authorities whose client certificates the agent takes, apart from those that the client trusts.
+const AGENT_TRUST: &str = "agent-trust.crt";
+
+/// The agent's files and the client's, signed by an authority of this name. The agent's are written over those of
+/// an earlier one.
+fn sign(home: &Home, authority: &str) -> Result<(TlsFiles, TlsFiles)> {
+    let client = format!("{authority}-client");
+    let authority = Authority::named(home, authority)?;
+    let mut agent = authority.sign(
         "agent",
         ("server.consul", None),
         &["127.0.0.1", "localhost"],
         Usage::Server,
     )?;
-    let client = authority.sign("client", ("client", None), &[], Usage::Client)?;
-    Ok((Some(agent), Some(client)))
+    agent.ca = home.write(AGENT_TRUST, fs::read(authority.cert())?)?;
+    let client = authority.sign(&client, ("client", None), &[], Usage::Client)?;
+    Ok((agent, client))
 }
 
 fn configuration(options: &Builder, ports: &Ports, tls: Option<&TlsFiles>) -> Value {

@@ -52,16 +52,21 @@ pub(crate) struct Authority<'a> {
 
 impl<'a> Authority<'a> {
     pub(crate) fn new(home: &'a Home) -> Result<Self> {
+        Self::named(home, "ca")
+    }
+
+    /// One more authority beside the first, in files of this name.
+    pub(crate) fn named(home: &'a Home, file: &str) -> Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = name("test-ca", None);
+        params.distinguished_name = name(&format!("test-{file}"), None);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
             KeyUsagePurpose::KeyCertSign,
             KeyUsagePurpose::DigitalSignature,
         ];
-        let cert_file = home.write("ca.crt", params.self_signed(&key)?.pem())?;
-        let key_file = home.write("ca.key", key.serialize_pem())?;
+        let cert_file = home.write(&format!("{file}.crt"), params.self_signed(&key)?.pem())?;
+        let key_file = home.write(&format!("{file}.key"), key.serialize_pem())?;
         Ok(Self {
             home,
             issuer: Issuer::new(params, key),

@@ -5,6 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::assert_gone;
+use diolkos_testkit::pki::TlsFiles;
 use diolkos_testkit::{Consul, eventually, install_crypto};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -237,4 +238,45 @@ async fn a_failed_start_shows_the_log() {
         text.contains("ended at start") && text.contains("no_such_setting"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn tokens_and_certificates_rotate() -> anyhow::Result<()> {
+    install_crypto();
+    let consul = Consul::builder().acl().tls().start().await?;
+    let address = consul.https_addr();
+    let get = async |files: &TlsFiles, token: &str| -> anyhow::Result<u16> {
+        let read = |path| std::fs::read(path);
+        let identity = [read(&files.key)?, read(&files.cert)?].concat();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([reqwest::Certificate::from_pem(&read(&files.ca)?)?])
+            .identity(reqwest::Identity::from_pem(&identity)?)
+            .build()?;
+        let request = client.get(format!("{address}/v1/catalog/services"));
+        let answer = request.header("X-Consul-Token", token).send().await?;
+        Ok(answer.status().as_u16())
+    };
+    let token = consul
+        .create_token("reader", r#"service_prefix "" { policy = "read" }"#)
+        .await?;
+    let first = consul.tls().expect("TLS").clone();
+    assert_eq!(get(&first, &token).await?, 200);
+    consul.delete_token(&token).await?;
+    assert_eq!(get(&first, &token).await?, 403);
+    consul.delete_token(&token).await.expect_err("it is gone");
+
+    let token = consul.token().expect("a token").to_owned();
+    let second = consul.rotate_tls("second", true).await?;
+    assert_eq!(get(&second, &token).await?, 200);
+    get(&first, &token).await.expect_err("another authority");
+    let mut mixed = first.clone();
+    mixed.ca = second.ca.clone();
+    assert_eq!(get(&mixed, &token).await?, 200, "still trusted");
+
+    let third = consul.rotate_tls("third", false).await?;
+    assert_eq!(get(&third, &token).await?, 200);
+    mixed.ca = third.ca.clone();
+    get(&mixed, &token).await.expect_err("no longer trusted");
+    Ok(())
 }
