@@ -91,7 +91,11 @@ fn notes(service: &ServiceStatus) -> String {
     );
     notes.extend(service.advice.iter().cloned());
     if service.held > 0 {
-        notes.push(format!("{} held", service.held));
+        let why = service.hold.as_deref().unwrap_or("incomplete answer");
+        notes.push(format!("{} held: {why}", service.held));
+    }
+    if let Some(since) = &service.empty_since {
+        notes.push(format!("no instances since {since}"));
     }
     notes.join("; ")
 }
@@ -100,17 +104,22 @@ pub(crate) fn registries(registries: &[RegistryStatus]) -> String {
     if registries.is_empty() {
         return "no registries".to_owned();
     }
-    let header = [
+    let shared = registries.iter().any(|registry| registry.holder.is_some());
+    let mut header = vec![
         "NAME",
         "PHASE",
         "SERVICES",
         "ENDPOINTS",
         "REFUSED",
+        "HELD",
         "COMPLETE",
         "SYNCED",
         "LAST CONTACT",
         "DETAIL",
     ];
+    if shared {
+        header.push("HOLDER");
+    }
     let mut rows = table(&header);
     for registry in registries {
         let condition = |kind: &str| {
@@ -120,12 +129,13 @@ pub(crate) fn registries(registries: &[RegistryStatus]) -> String {
                 .to_owned()
         };
         let refused: usize = registry.refused.values().sum();
-        rows.add_row([
+        let mut row = vec![
             registry.name.clone(),
             registry.phase.clone(),
             registry.services.to_string(),
             format!("{}/{}", registry.endpoints, registry.instances),
             refused.to_string(),
+            registry.held_services.to_string(),
             condition("Complete"),
             condition("Synced"),
             registry
@@ -133,7 +143,13 @@ pub(crate) fn registries(registries: &[RegistryStatus]) -> String {
                 .clone()
                 .unwrap_or_else(|| "never".to_owned()),
             registry.detail.clone(),
-        ]);
+        ];
+        if shared {
+            let holder = registry.holder.as_ref();
+            let holder = holder.and_then(|holder| holder.identity.clone());
+            row.push(holder.unwrap_or_else(|| "nobody".to_owned()));
+        }
+        rows.add_row(row);
     }
     render(&rows)
 }

@@ -68,6 +68,11 @@ impl Diolkos {
         &self.address
     }
 
+    /// The process, to stop, continue and kill it.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.program.pid()
