@@ -378,6 +378,7 @@ async fn two_writers_give_the_same_objects_and_come_to_rest() -> Result<()> {
         println!("figure: two writers made {writes} writes up to port {port}");
     }
     // 9 new objects, then 3 changed, 6 new and 6 gone. At worst both write each, and once more where they met.
+    let writes = rig.writes(&USERS)?;
     assert!(writes <= 2 * 2 * (9 + 15), "{writes} writes");
     Ok(())
 }
