@@ -25,6 +25,8 @@ mod yaml;
 pub use check::{DEFAULT_NAMESPACE, check};
 pub use crd::{crds, json_schema};
 pub use fault::{Fault, FieldPath, Place, Problem, Segment};
+#[doc(hidden)]
+pub use load::load_bytes;
 pub use load::{Loaded, load};
 pub use settings::{
     CheckedRegistry, Consistency, ConsulSettings, Credential, FileSettings, Limits, Shrink,

@@ -39,6 +39,15 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     loader.finish()
 }
 
+/// As [`load`], of one file with that content.
+#[doc(hidden)]
+#[must_use]
+pub fn load_bytes(file: &Path, bytes: Vec<u8>) -> Loaded {
+    let mut loader = Loader::default();
+    loader.bytes(file, bytes);
+    loader.finish()
+}
+
 /// The files that a path stands for, sorted.
 fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !fs::metadata(path)?.is_dir() {
@@ -238,15 +247,9 @@ mod tests {
 
     const VALID: &str = include_str!("../tests/full.yaml");
 
-    fn load_bytes(bytes: impl Into<Vec<u8>>) -> Loaded {
-        let mut loader = Loader::default();
-        loader.bytes(Path::new("x.yaml"), bytes.into());
-        loader.finish()
-    }
-
     /// Nothing is passed over in silence, and every fault within a file has a place in it.
     fn sane(text: &[u8]) {
-        let loaded = load_bytes(text);
+        let loaded = load_bytes(Path::new("x.yaml"), text.to_vec());
         assert!(!loaded.registries.is_empty() || !loaded.faults.is_empty());
         let lines = u32::try_from(text.iter().filter(|b| **b == b'\n').count()).unwrap() + 1;
         for fault in &loaded.faults {

@@ -35,6 +35,8 @@ mod api;
 mod checks;
 mod config;
 mod datacenter;
+#[doc(hidden)]
+pub mod fuzz;
 mod index;
 mod mapping;
 mod queue;

@@ -36,6 +36,8 @@
 
 mod document;
 mod files;
+#[doc(hidden)]
+pub mod fuzz;
 mod scan;
 
 use std::{
