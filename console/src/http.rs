@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
+    extract::{Path, Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
-use serde::Deserialize;
-use tokio::net::TcpListener;
+use diolkos_engine::Command;
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Observer, RegistryStatus, ServiceStatus};
@@ -22,9 +23,10 @@ pub type Encode = Arc<dyn Fn() -> String + Send + Sync>;
 struct App {
     observer: Observer,
     metrics: Encode,
+    commands: mpsc::Sender<Command>,
 }
 
-/// Serves the API until `cancel` fires.
+/// Serves the API until `cancel` fires. What it is told to do goes to the engine by `commands`.
 ///
 /// # Errors
 /// If accepting connections fails for good.
@@ -32,6 +34,7 @@ pub async fn serve(
     listener: TcpListener,
     observer: Observer,
     metrics: Encode,
+    commands: mpsc::Sender<Command>,
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
     let app = Router::new()
@@ -39,9 +42,14 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(encode))
         .route("/api/v1/registries", get(registries))
+        .route("/api/v1/registries/{name}/release", post(release))
         .route("/api/v1/services", get(services))
         .route("/api/v1/explain", get(explain))
-        .with_state(App { observer, metrics });
+        .with_state(App {
+            observer,
+            metrics,
+            commands,
+        });
     axum::serve(listener, app)
         .with_graceful_shutdown(async move { cancel.cancelled().await })
         .await
@@ -61,6 +69,33 @@ async fn encode(State(app): State<App>) -> Response {
 
 async fn registries(State(app): State<App>) -> Json<Vec<RegistryStatus>> {
     Json(app.observer.registries())
+}
+
+/// Lets the removals pass that are held back of a registry. Answers with what was held.
+async fn release(State(app): State<App>, Path(name): Path<String>) -> Response {
+    let Some(registry) = app.observer.registry(&name) else {
+        let error =
+            format!("there is no registry '{name}'; /api/v1/registries lists all registries");
+        return failed(StatusCode::NOT_FOUND, &error);
+    };
+    let command = Command::Release(name.into());
+    if let Err(error) = app.commands.send(command).await {
+        return failed(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+    }
+    let released = Released {
+        services: registry.held_services,
+        instances: registry.held_instances,
+    };
+    (StatusCode::ACCEPTED, Json(released)).into_response()
+}
+
+/// What was held back of a registry when it was released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// Services that lose something, or everything.
+    pub services: usize,
+    /// Instances.
+    pub instances: usize,
 }
 
 #[derive(Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use diolkos_engine::{Known, RegistryView, explain};
+use diolkos_engine::{Known, RegistryView, Why, explain};
 use diolkos_model::ServiceKey;
 use diolkos_plan::{Reason, Verdict};
 use diolkos_sink_api::{Ledger, Totals};
@@ -37,6 +37,15 @@ pub struct RegistryStatus {
     pub endpoints: usize,
     /// Objects in the mesh.
     pub objects: usize,
+    /// Services that the registry lacks, wholly or in part, and that stay for now.
+    #[serde(default)]
+    pub held_services: usize,
+    /// Instances that the registry lacks and that stay for now.
+    #[serde(default)]
+    pub held_instances: usize,
+    /// Services without instances, whose hosts stay with no endpoints for `guard.emptyGrace`.
+    #[serde(default)]
+    pub empty_services: usize,
     /// Services that are not carried over, by reason.
     pub refused: BTreeMap<String, usize>,
     /// Instances that are left out, by reason.
@@ -53,7 +62,7 @@ pub struct RegistryStatus {
 /// A status condition, without its time of transition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
-    /// `Connected`, `Complete`, `Synced`, `ServicesRefused`.
+    /// `Connected`, `Stale`, `Complete`, `RemovalsHeld`, `Synced`, `ServicesRefused`.
     #[serde(rename = "type")]
     pub kind: String,
     /// `True`, `False` or `Unknown`.
@@ -88,8 +97,14 @@ pub struct ServiceStatus {
     pub dropped: BTreeMap<String, usize>,
     /// What could be better.
     pub advice: Vec<String>,
-    /// Instances that are kept although an incomplete answer lacked them.
+    /// Instances that are kept although the registry lacks them.
     pub held: usize,
+    /// Why, and since when.
+    #[serde(default)]
+    pub hold: Option<String>,
+    /// Since when it has no instances, where its host stays for a while, RFC 3339.
+    #[serde(default)]
+    pub empty_since: Option<String>,
 }
 
 /// All about one service, as `/api/v1/explain` and `diolkos explain` have it.
@@ -118,6 +133,13 @@ pub struct Written {
 }
 
 impl Observer {
+    /// One registry.
+    #[must_use]
+    pub fn registry(&self, name: &str) -> Option<RegistryStatus> {
+        let mut registries = self.registries().into_iter();
+        registries.find(|registry| registry.name == name)
+    }
+
     /// Every registry.
     #[must_use]
     pub fn registries(&self) -> Vec<RegistryStatus> {
@@ -227,6 +249,10 @@ fn service(key: &ServiceKey, known: &Known) -> ServiceStatus {
         dropped: by_name(&known.dropped),
         advice: known.advice.iter().map(ToString::to_string).collect(),
         held: known.held.len(),
+        hold: known
+            .hold
+            .map(|(why, since)| format!("{} since {}", why.as_str(), time(since))),
+        empty_since: known.empty_since.map(time),
     }
 }
 
@@ -237,7 +263,12 @@ fn status(
     ledger: Option<&Ledger>,
     generation: u64,
 ) -> RegistryStatus {
-    let mut conditions = vec![connected(health), complete(registry)];
+    let mut conditions = vec![
+        connected(health),
+        stale(health),
+        complete(registry),
+        removals_held(name, registry),
+    ];
     conditions.extend(ledger.map(|ledger| synced(registry, ledger, name, generation)));
     conditions.push(refused(registry));
     RegistryStatus {
@@ -252,6 +283,9 @@ fn status(
         instances: registry.instances,
         endpoints: registry.endpoints,
         objects: registry.objects,
+        held_services: registry.held_services,
+        held_instances: registry.held_instances,
+        empty_services: registry.empty_services,
         refused: by_name(&registry.refused),
         dropped: by_name(&registry.dropped),
         advice: by_name(&registry.advice),
@@ -277,6 +311,61 @@ fn connected(health: &Health) -> Condition {
         (false, _) => format!("{}; the mesh stays as it is", health.detail),
     };
     condition("Connected", up, health.phase.as_str(), message)
+}
+
+/// Whether what the mesh holds may be out of date.
+fn stale(health: &Health) -> Condition {
+    if health.phase.is_connected() {
+        return condition("Stale", false, "Live", "the mesh follows the registry");
+    }
+    let message = match health.last_contact {
+        Some(at) => format!(
+            "the last answer came at {}; the mesh stays as it was then",
+            time(at)
+        ),
+        None => "no answer since the start; the mesh stays as it was before".to_owned(),
+    };
+    condition("Stale", true, health.phase.as_str(), message)
+}
+
+/// Whether removals are held back, why, and how that ends.
+fn removals_held(name: &str, registry: &RegistryView) -> Condition {
+    let what = || {
+        let (services, instances) = (registry.held_services, registry.held_instances);
+        format!("{services} services and {instances} instances that the registry lacks stay")
+    };
+    let release = format!("`diolkos registries release {name}` lets them go now");
+    let Some(hold) = &registry.hold else {
+        return match &registry.partial {
+            Some(why) if registry.held_services + registry.held_instances > 0 => condition(
+                "RemovalsHeld",
+                true,
+                "PartialAnswer",
+                format!(
+                    "{}, since its answer is incomplete ({why}); {release}",
+                    what()
+                ),
+            ),
+            _ => condition("RemovalsHeld", false, "None", "nothing is held back"),
+        };
+    };
+    let end = match hold.why {
+        Why::Shrink => format!(
+            "until {} complete snapshots in a row have said the same ({} so far)",
+            hold.needed, hold.confirmations
+        ),
+        Why::Empty => format!(
+            "until a complete snapshot says the same {} after that",
+            humantime::format_duration(hold.empty_hold)
+        ),
+    };
+    let since = time(hold.since);
+    condition(
+        "RemovalsHeld",
+        true,
+        hold.why.as_str(),
+        format!("{} since {since}, {end}; {release}", what()),
+    )
 }
 
 fn complete(registry: &RegistryView) -> Condition {

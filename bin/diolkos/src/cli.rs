@@ -49,7 +49,7 @@ pub(crate) enum Command {
     /// List the services and what became of them, from a running Diolkos
     Status(Ask),
     /// List the registries and how they are, from a running Diolkos
-    Registries(Ask),
+    Registries(Registries),
     /// Print the custom resource definitions
     Crds,
     /// Print the JSON schema of the documents, for editors
@@ -80,6 +80,10 @@ pub(crate) struct Run {
     /// With --once: give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(crate) timeout: Duration,
+    /// Keep the last good services of each registry in this directory, so that a restart can give them while the
+    /// registry is down. Objects in Kubernetes or in a directory tell as much without it
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) state: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) replicas: Replicas,
 }
@@ -183,6 +187,30 @@ pub(crate) struct Ask {
 }
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Registries {
+    #[command(subcommand)]
+    pub(crate) action: Option<Action>,
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+}
+
+/// What can be done about a registry.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Action {
+    /// Let the removals pass that are held back of a registry, instead of waiting for the end of the hold
+    ///
+    /// Every hold ends by itself when the registry goes on saying the same. In a cluster, a new value of the
+    /// annotation diolkos.io/release on the Registry does this on all replicas.
+    Release {
+        /// The name of the Registry document
+        name: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Cluster {
     /// The kubeconfig to use; default: $KUBECONFIG, ~/.kube/config, or the service account of the pod
     #[arg(long, value_name = "PATH")]
@@ -223,6 +251,14 @@ pub(crate) enum To {
 }
 
 impl To {
+    /// Whether it tells what was written before.
+    pub(crate) fn has_memory(&self) -> bool {
+        match self {
+            Self::Kubernetes | Self::Directory(_) => true,
+            Self::Stdout => false,
+        }
+    }
+
     /// The sink's name, as in metrics.
     pub(crate) fn name(&self) -> &'static str {
         match self {

@@ -2,13 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::SystemTime,
 };
 
 use diolkos_api::{CheckedRegistry, Fault, raw::RegistrySpec};
 use diolkos_console::{Condition, Observer};
-use diolkos_kube_ext::{Client, DocumentKind, Documents, apply_status, document};
+use diolkos_engine::Command;
+use diolkos_kube_ext::{
+    About, Client, DocumentKind, Documents, EVENT_PAUSE, EventKind, EventRecorder, Notice,
+    apply_status, document, watch_services,
+};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Follows the documents of the cluster.
 pub(crate) struct ClusterDocuments {
@@ -18,7 +25,13 @@ pub(crate) struct ClusterDocuments {
     /// The last good form of each document.
     good: BTreeMap<String, CheckedRegistry>,
     seen: BTreeMap<String, Seen>,
+    /// Whose held removals were released since somebody asked.
+    released: BTreeSet<Arc<str>>,
+    events: EventRecorder,
 }
+
+/// A new value of this annotation on a `Registry` lets the removals pass that are held back of it.
+const RELEASE: &str = "diolkos.io/release";
 
 /// A document as it was last seen, and what was last said about it.
 struct Seen {
@@ -26,6 +39,9 @@ struct Seen {
     /// Why it is not in force.
     faults: Option<String>,
     status: Value,
+    uid: Option<String>,
+    /// The value of [`RELEASE`].
+    release: Option<String>,
     /// Another replica may have written the status since.
     outdated: bool,
 }
@@ -34,15 +50,23 @@ impl ClusterDocuments {
     /// Waits for the documents that are there.
     pub(crate) async fn start(client: Client) -> Self {
         let kind = DocumentKind::new("diolkos.io", "v1alpha1", "Registry", "registries");
+        let identity = std::env::var("POD_NAME").unwrap_or_else(|_| "diolkos".to_owned());
         let mut documents = Self {
+            events: EventRecorder::start(client.clone(), &identity, EVENT_PAUSE),
             watch: Documents::new(client.clone(), kind.clone()),
             client,
             kind,
             good: BTreeMap::new(),
             seen: BTreeMap::new(),
+            released: BTreeSet::new(),
         };
         documents.changed().await;
         documents
+    }
+
+    /// The registries whose held removals somebody released since the last time.
+    pub(crate) fn released(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.released).into_iter().collect()
     }
 
     /// The documents in force. One that became faulty keeps its last good form.
@@ -77,7 +101,16 @@ impl ClusterDocuments {
                 Some(faults)
             }
         };
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let release = text(&document["metadata"]["annotations"][RELEASE]);
+        // What was there at the start may have been dealt with long ago.
+        let before = self.seen.get(name);
+        if release.is_some() && before.is_some_and(|before| before.release != release) {
+            self.released.insert(name.into());
+        }
         let seen = Seen {
+            uid: text(&document["metadata"]["uid"]),
+            release,
             generation: document["metadata"]["generation"]
                 .as_i64()
                 .unwrap_or_default(),
@@ -125,11 +158,90 @@ impl ClusterDocuments {
                 continue;
             }
             match apply_status(&self.client, &self.kind, name, &status).await {
-                Ok(()) => seen.status = status,
+                Ok(()) => {
+                    report(&self.events, name, seen, &conditions);
+                    seen.status = status;
+                }
                 Err(error) => tracing::warn!(registry = name, %error, "cannot write the status"),
             }
         }
     }
+}
+
+/// Tells by Events what has changed for the worse or the better since the last status.
+fn report(events: &EventRecorder, name: &str, seen: &Seen, conditions: &[Condition]) {
+    let before = |kind: &str| {
+        let all = seen.status["conditions"].as_array();
+        let found = all.into_iter().flatten().find(|c| c["type"] == kind);
+        found.and_then(|c| c["status"].as_str())
+    };
+    for condition in conditions {
+        let now = condition.status == "True";
+        let was = before(&condition.kind).map(|status| status == "True");
+        let Some((reason, action, kind)) = transition(&condition.kind, was, now) else {
+            continue;
+        };
+        events.record(Notice {
+            about: About {
+                api_version: "diolkos.io/v1alpha1".to_owned(),
+                kind: "Registry".to_owned(),
+                namespace: None,
+                name: name.to_owned(),
+                uid: seen.uid.clone(),
+            },
+            kind,
+            reason,
+            action,
+            note: condition.message.clone(),
+        });
+    }
+}
+
+/// Reason, action and kind of the Event for a condition that was so (`None`: not known) and is so now.
+fn transition(
+    condition: &str,
+    was: Option<bool>,
+    now: bool,
+) -> Option<(&'static str, &'static str, EventKind)> {
+    use EventKind::{Normal, Warning};
+    Some(match (condition, was, now) {
+        ("RemovalsHeld", None | Some(false), true) => ("RemovalsHeld", "Hold", Warning),
+        ("RemovalsHeld", Some(true), false) => ("RemovalsReleased", "Release", Normal),
+        ("Stale", Some(false), true) => ("RegistryLost", "Wait", Warning),
+        ("Stale", Some(true), false) => ("RegistryBack", "Follow", Normal),
+        ("ServicesRefused", None | Some(false), true) => ("ServicesRefused", "Refuse", Warning),
+        ("Accepted", None | Some(true), false) => ("Faulty", "Ignore", Warning),
+        _ => return None,
+    })
+}
+
+/// Tells the engine which hosts are names of the cluster's Services, until `cancel` fires. Names below the cluster's
+/// domain are refused in any case; these are the shorter forms, which clients use as well.
+pub(crate) async fn reserve_hosts(
+    client: Client,
+    commands: mpsc::Sender<Command>,
+    cancel: CancellationToken,
+) {
+    let (mut services, task) = watch_services(client);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            changed = services.changed() => if changed.is_err() { break },
+        }
+        let Some(names) = services.borrow_and_update().clone() else {
+            continue;
+        };
+        let hosts = names.iter().flat_map(|(namespace, name)| {
+            let owner = format!("Service {namespace}/{name}");
+            let short = format!("{name}.{namespace}");
+            [(format!("{short}.svc"), owner.clone()), (short, owner)]
+        });
+        let reserved = Command::Reserve(Arc::new(hosts.collect()));
+        if commands.send(reserved).await.is_err() {
+            break;
+        }
+    }
+    task.abort();
 }
 
 fn name(document: &Value) -> Option<&str> {

@@ -1,11 +1,11 @@
 //! One function a command.
 
 use clap::CommandFactory;
-use diolkos_console::{Explained, RegistryStatus, ServiceStatus};
+use diolkos_console::{Explained, RegistryStatus, Released, ServiceStatus};
 
 use crate::{
     Ended,
-    cli::{Ask, Check, Cli, Command, Diff, Explain, Export, To},
+    cli::{Action, Ask, Check, Cli, Command, Diff, Explain, Export, To},
     client, documents, oneshot,
     output::{self, Changed},
     run, sinks,
@@ -19,7 +19,10 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Ended> {
         Command::Explain(options) => Box::pin(explain(options)).await,
         Command::Diff(options) => Box::pin(diff(options)).await,
         Command::Status(ask) => status(&ask).await,
-        Command::Registries(ask) => registries(&ask).await,
+        Command::Registries(options) => match options.action {
+            None => registries(&options.ask).await,
+            Some(Action::Release { name, ask }) => release(&name, &ask).await,
+        },
         Command::Crds => output::print(&diolkos_api::crds()).map(|()| Ended::Well),
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&diolkos_api::json_schema())?;
@@ -131,5 +134,27 @@ async fn registries(ask: &Ask) -> anyhow::Result<Ended> {
         .await?
         .unwrap_or_default();
     output::show(ask.format.output, registries.as_slice(), output::registries)?;
+    Ok(Ended::Well)
+}
+
+async fn release(name: &str, ask: &Ask) -> anyhow::Result<Ended> {
+    let path = format!("/api/v1/registries/{name}/release");
+    let Some(released): Option<Released> = client::post(&ask.server, &path).await? else {
+        tracing::error!(
+            name,
+            "there is no registry of that name; `diolkos registries` lists all"
+        );
+        return Ok(Ended::Found);
+    };
+    output::show(ask.format.output, &released, |released| {
+        let Released {
+            services,
+            instances,
+        } = released;
+        match (services, instances) {
+            (0, 0) => format!("nothing of {name} was held back"),
+            _ => format!("released: {services} services, {instances} instances of {name}"),
+        }
+    })?;
     Ok(Ended::Well)
 }

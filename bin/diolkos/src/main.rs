@@ -8,6 +8,7 @@ mod cluster;
 mod commands;
 mod documents;
 mod leases;
+mod memory;
 mod observe;
 mod oneshot;
 mod output;

@@ -52,6 +52,9 @@ pub(crate) fn levels(observer: &Observer, sink: &'static str, metrics: &Metrics)
             services: count(registry.services),
             instances: count(registry.instances),
             endpoints: count(registry.endpoints),
+            held_services: count(registry.held_services),
+            held_instances: count(registry.held_instances),
+            held_since: registry.hold.as_ref().map(|hold| hold.since),
             dropped: by_name(&registry.dropped),
             refused: by_name(&registry.refused),
         };

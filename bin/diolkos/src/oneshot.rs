@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::bail;
 use diolkos_api::CheckedRegistry;
 use diolkos_console::{Holders, Observer, Sources};
-use diolkos_engine::{Engine, View, Window, spawn};
+use diolkos_engine::{Engine, Options, SystemClock, View, spawn};
 use diolkos_istio::Object;
 use diolkos_plan::Desired;
 
@@ -51,7 +51,12 @@ pub(crate) async fn sync(
     registries: &[CheckedRegistry],
     timeout: Duration,
 ) -> anyhow::Result<Synced> {
-    let engine = spawn(&documents::policies(registries), Window::default(), ());
+    // One snapshot is all that is read: nothing is asked again.
+    let (engine, _) = spawn(
+        &documents::policies(registries),
+        Options::<SystemClock>::default(),
+        (),
+    );
     let mut supervisor = Supervisor::new(
         engine.events.clone(),
         documents::client(registries, None).await?,

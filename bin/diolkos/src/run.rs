@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use diolkos_api::CheckedRegistry;
 use diolkos_console::{Holders, Observer};
-use diolkos_engine::{Engine, Window, spawn};
+use diolkos_engine::{Command, Engine, Options, SystemClock, spawn};
 use diolkos_plan::Desired;
-use diolkos_sink_api::{Ledger, OnApplied, Pace, Sink, drive};
+use diolkos_sink_api::{Authority, Driving, Ledger, OnApplied, Sink, drive};
 use diolkos_sink_directory::{DirectorySink, write_stream};
 use diolkos_sink_kubernetes::KubernetesSink;
 use diolkos_telemetry::Metrics;
@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Ended,
     cli::{Run, To},
-    cluster::ClusterDocuments,
+    cluster::{self, ClusterDocuments},
     documents,
     leases::Replica,
-    observe, oneshot, output, sinks,
+    memory, observe, oneshot, output, sinks,
     sources::Supervisor,
 };
 
@@ -53,7 +53,7 @@ pub(crate) async fn run(options: Run) -> anyhow::Result<Ended> {
     if let To::Directory(path) = &options.to {
         sinks::create(path)?;
     }
-    let mut app = App::start(&registries, client, options.to.name(), listener)?;
+    let mut app = App::start(&registries, client, &options.to, listener)?;
     tracing::info!(address = %options.listen, registries = registries.len(), "diolkos runs");
     app.replica = Replica::start(
         &options,
@@ -61,6 +61,7 @@ pub(crate) async fn run(options: Run) -> anyhow::Result<Ended> {
         &registries,
         &app.observer.holders,
     )?;
+    app.start_memory(&options).await?;
     app.start_writer(&options.to);
     let ended = if options.once {
         app.once(&options, &registries).await
@@ -97,6 +98,14 @@ impl Documents {
         }
     }
 
+    /// The registries whose held removals somebody released by annotation since the last time.
+    fn released(&mut self) -> Vec<Arc<str>> {
+        match self {
+            Self::Cluster(cluster) => cluster.released(),
+            Self::Files(_) => Vec::new(),
+        }
+    }
+
     /// Writes the status of resources.
     async fn tell(&mut self, observer: &Observer, replica: Option<&Replica>) {
         if let Self::Cluster(cluster) = self {
@@ -125,18 +134,23 @@ impl App {
     fn start(
         registries: &[CheckedRegistry],
         client: Option<diolkos_kube_ext::Client>,
-        sink: &'static str,
+        sink: &To,
         listener: TcpListener,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
         let cancel = CancellationToken::new();
-        let engine = spawn(
+        let options = Options::<SystemClock> {
+            memory: sink.has_memory(),
+            ..Options::default()
+        };
+        let (engine, asked) = spawn(
             &documents::policies(registries),
-            Window::default(),
+            options,
             observe::Engine(metrics.clone()),
         );
         let mut supervisor = Supervisor::new(engine.events.clone(), client.clone())?;
         supervisor.configure(registries);
+        tokio::spawn(supervisor.resyncs().forward(asked));
         let ledger = Ledger::new();
         let observer = Observer {
             view: engine.view.clone(),
@@ -146,6 +160,7 @@ impl App {
         };
         let encode: diolkos_console::Encode = {
             let (metrics, observer) = (metrics.clone(), observer.clone());
+            let sink = sink.name();
             Arc::new(move || {
                 observe::levels(&observer, sink, &metrics);
                 metrics.encode()
@@ -155,6 +170,7 @@ impl App {
             listener,
             observer.clone(),
             encode,
+            engine.commands.clone(),
             cancel.clone(),
         ));
         Ok(Self {
@@ -169,6 +185,25 @@ impl App {
             api,
             tasks: Vec::new(),
         })
+    }
+
+    /// What is there before the registries answer: the files of `--state`, and the hosts of the cluster's Services.
+    async fn start_memory(&mut self, options: &Run) -> anyhow::Result<()> {
+        let commands = &self.engine.commands;
+        if let Some(directory) = &options.state {
+            let view = self.engine.view.clone();
+            let keeper = memory::of_the_disk(directory, commands, view, self.cancel.clone());
+            self.tasks.push(keeper.await?);
+        }
+        if let (To::Kubernetes, Some(client)) = (&options.to, &self.client) {
+            let (client, commands) = (client.clone(), commands.clone());
+            tokio::spawn(cluster::reserve_hosts(
+                client,
+                commands,
+                self.cancel.clone(),
+            ));
+        }
+        Ok(())
     }
 
     fn start_writer(&mut self, to: &To) {
@@ -191,14 +226,17 @@ impl App {
             Ok(outcome) => metrics.sink_write(name, key.kind.name(), outcome.as_str()),
             Err(error) => metrics.sink_error(name, error.category()),
         });
-        tokio::spawn(drive(
-            sink,
-            self.engine.desired.clone(),
-            self.ledger.clone(),
-            Pace::default(),
-            count,
-            self.cancel.clone(),
-        ))
+        let (desired, ledger) = (self.engine.desired.clone(), self.ledger.clone());
+        let driving = Driving {
+            on_applied: count,
+            remember: Some(memory::of_the_mesh(self.engine.commands.clone())),
+            authority: self
+                .replica
+                .as_ref()
+                .map_or_else(Authority::always, Replica::authority),
+            ..Driving::new(desired, ledger, self.cancel.clone())
+        };
+        tokio::spawn(drive(sink, driving))
     }
 
     /// Until everything is written once.
@@ -238,16 +276,31 @@ impl App {
                 }
             };
             tracing::info!(registries = changed.len(), "the documents changed");
+            for registry in documents.released() {
+                let released = Command::Release(registry);
+                let sent = self.engine.commands.send(released).await;
+                sent.context("the engine stopped")?;
+            }
+            self.forget_metrics(&changed);
             if let Some(replica) = &mut self.replica {
                 let generation = self.engine.desired.borrow().generation;
                 replica.configure(&changed, generation);
             }
             self.supervisor.configure(&changed);
             self.engine
-                .policies
-                .send(documents::policies(&changed))
+                .commands
+                .send(Command::Configure(documents::policies(&changed)))
                 .await
                 .context("the engine stopped")?;
+        }
+    }
+
+    /// Registries that are gone leave no series behind.
+    fn forget_metrics(&self, registries: &[CheckedRegistry]) {
+        for name in self.observer.view.borrow().registries.keys() {
+            if !registries.iter().any(|registry| registry.name == *name) {
+                self.metrics.forget_registry(name);
+            }
         }
     }
 

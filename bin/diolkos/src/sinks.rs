@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use diolkos_api::CheckedRegistry;
 use diolkos_istio::ObjectKey;
 use diolkos_plan::Desired;
-use diolkos_sink_api::{Differ, Ledger, OnApplied, Pace, Sink, drive};
+use diolkos_sink_api::{Differ, Driving, Ledger, Sink, drive};
 use diolkos_sink_directory::DirectorySink;
 use diolkos_sink_kubernetes::KubernetesSink;
 use tokio::sync::watch;
@@ -53,14 +53,9 @@ pub(crate) async fn write_once(
     let ledger = Ledger::new();
     let cancel = CancellationToken::new();
     let (_publisher, receiver) = watch::channel(desired.clone());
-    let ignore: OnApplied = Box::new(|_, _| {});
     let writer = drive(
         DirectorySink::new(path.to_owned()),
-        receiver,
-        ledger.clone(),
-        Pace::default(),
-        ignore,
-        cancel.clone(),
+        Driving::new(receiver, ledger.clone(), cancel.clone()),
     );
     let done = settled(&ledger, desired.generation);
     tokio::select! {

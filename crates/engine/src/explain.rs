@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use diolkos_istio::{Object, ObjectKey};
 use diolkos_model::{Health, Instance, Service, ServiceKey};
-use diolkos_plan::{Decision, plan};
+use diolkos_plan::{Decision, plan, plan_empty};
 use serde::Serialize;
 
 use crate::{Known, View};
@@ -25,8 +25,16 @@ pub struct Explanation {
     pub refusal: Option<String>,
     /// Every decision, in the order in which they were taken.
     pub decisions: Vec<Decision>,
-    /// Instances that an incomplete answer lacked and that stay for now.
+    /// Instances that the registry lacks and that stay for now.
     pub held: Vec<Arc<str>>,
+    /// Why the guard holds them back, and since when (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
+    /// Whether the registry does not have the service any more.
+    pub gone: bool,
+    /// Since when there are no instances, where the host stays for a while (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub empty_since: Option<String>,
     /// When the record changed last.
     #[serde(skip)]
     pub changed: SystemTime,
@@ -118,7 +126,11 @@ fn matches(key: &ServiceKey, known: &Known, query: &str) -> bool {
 }
 
 fn explanation(key: &ServiceKey, known: &Known) -> Explanation {
-    let made = plan(&known.policy, &known.service);
+    let made = match &known.shape {
+        Some(shape) => plan_empty(&known.policy, shape),
+        None => plan(&known.policy, &known.service),
+    };
+    let time = |at| humantime::format_rfc3339_seconds(at).to_string();
     Explanation {
         service: key.to_string(),
         record: record(&known.service),
@@ -130,6 +142,11 @@ fn explanation(key: &ServiceKey, known: &Known) -> Explanation {
             .map(|(reason, detail)| format!("{reason}: {detail}")),
         decisions: made.decisions,
         held: known.held.clone(),
+        hold: known
+            .hold
+            .map(|(why, since)| format!("{} since {}", why.as_str(), time(since))),
+        gone: known.gone,
+        empty_since: known.empty_since.map(time),
         changed: known.changed,
         objects: made.objects.iter().map(Object::manifest).collect(),
         keys: made.objects.into_iter().map(|object| object.key).collect(),

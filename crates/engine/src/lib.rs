@@ -20,8 +20,9 @@ mod run;
 mod state;
 mod view;
 
-pub use explain::{Explanation, RecordView, explain};
 pub use clock::{Clock, Now, SystemClock};
 pub use command::{Command, Configured, Policies, Reserved};
+pub use diolkos_guard::Why;
+pub use explain::{Explanation, RecordView, explain};
 pub use run::{Engine, Observe, Options, Window, spawn};
 pub use view::{HoldView, Known, RegistryView, View};

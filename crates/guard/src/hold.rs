@@ -213,8 +213,7 @@ impl Guard {
                 Why::Empty => now.saturating_sub(hold.since) >= empty_hold,
                 Why::Shrink => {
                     // A registry that breaks and comes back every second confirms nothing by that.
-                    hold.confirmations >= confirm_after
-                        && now.saturating_sub(hold.since) >= spaced
+                    hold.confirmations >= confirm_after && now.saturating_sub(hold.since) >= spaced
                 }
             };
         }

@@ -90,10 +90,7 @@ pub fn admit(known: Option<&Service>, new: Service, evidence: &Evidence) -> Admi
 #[must_use]
 pub fn without(service: &Service, ids: &[Arc<str>]) -> Service {
     let gone: HashSet<&str> = ids.iter().map(|id| &**id).collect();
-    let left = service
-        .instances
-        .iter()
-        .filter(|i| !gone.contains(&*i.id));
+    let left = service.instances.iter().filter(|i| !gone.contains(&*i.id));
     Service::new(
         service.key.clone(),
         service.meta.clone(),

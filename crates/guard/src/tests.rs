@@ -59,6 +59,9 @@ fn stale_evidence_tells_only_of_what_was_not_known() {
 
 #[test]
 fn instances_are_taken_out_by_id() {
-    let left = without(&service([1, 2, 3], 1), &["1".into(), "3".into(), "9".into()]);
+    let left = without(
+        &service([1, 2, 3], 1),
+        &["1".into(), "3".into(), "9".into()],
+    );
     assert_eq!(left, service([2], 1));
 }

@@ -15,6 +15,7 @@ mod documents;
 mod error;
 mod events;
 mod lease;
+mod services;
 mod watch;
 
 pub use client::{ClientError, USER_AGENT, client};
@@ -26,4 +27,5 @@ pub use lease::{
     Holder, LEASE_DURATION, LeaseSettings, LeaseTerms, LeaseView, Leases, replica_identity,
     start_leases,
 };
+pub use services::{ServiceName, watch_services};
 pub use watch::{MetadataEvent, WatchError, metadata_watch};

@@ -41,6 +41,13 @@ pub struct RegistryLevels {
     pub instances: u64,
     /// Endpoints that the mesh gets: `diolkos_endpoints`.
     pub endpoints: u64,
+    /// Services that the registry lacks, wholly or in part, and that stay for now: `diolkos_held_services`.
+    pub held_services: u64,
+    /// Instances that the registry lacks and that stay for now: `diolkos_held_instances`.
+    pub held_instances: u64,
+    /// Since when removals are held back: `diolkos_removals_held_since_timestamp_seconds`; no series
+    /// while none are.
+    pub held_since: Option<SystemTime>,
     /// Instances left out, by reason: `diolkos_dropped_instances`.
     pub dropped: BTreeMap<&'static str, u64>,
     /// Services left out, by reason: `diolkos_refused_services`.
@@ -185,6 +192,32 @@ impl Page<'_> {
                 "Endpoints that the mesh gets of the registry",
             ),
             registries().map(|(name, levels)| ([("registry", &**name)], levels.endpoints)),
+        )?;
+        self.gauges(
+            (
+                "diolkos_held_services",
+                "Services that the registry lacks, wholly or in part, and that stay for now",
+            ),
+            registries().map(|(name, levels)| ([("registry", &**name)], levels.held_services)),
+        )?;
+        self.gauges(
+            (
+                "diolkos_held_instances",
+                "Instances that the registry lacks and that stay for now",
+            ),
+            registries().map(|(name, levels)| ([("registry", &**name)], levels.held_instances)),
+        )?;
+        let held_since = registries().filter_map(|(name, levels)| {
+            let since_1970 = levels.held_since?.duration_since(UNIX_EPOCH).ok()?;
+            let since = ConstGauge::new(since_1970.as_secs_f64());
+            Some(([("registry", &**name)], since))
+        });
+        self.family(
+            "diolkos_removals_held_since_timestamp",
+            "Since when removals are held back, in seconds since 1970",
+            Some(&Unit::Seconds),
+            MetricType::Gauge,
+            held_since,
         )?;
         self.gauges(
             (

@@ -79,9 +79,10 @@ impl State {
 
     /// The registry says that a service is gone.
     fn remove(&mut self, now: Now, key: &ServiceKey) {
-        let (Some(known), Some(registry)) =
-            (self.services.get(key), self.registries.get_mut(&key.registry))
-        else {
+        let (Some(known), Some(registry)) = (
+            self.services.get(key),
+            self.registries.get_mut(&key.registry),
+        ) else {
             return;
         };
         if let Some(snapshot) = &mut registry.snapshot {
@@ -175,10 +176,12 @@ impl State {
         if same && before.is_some_and(|b| b.held == held && b.gone == gone) {
             return;
         }
-        let shape = before.filter(|_| service.instances.is_empty()).and_then(|b| {
-            let last = (!b.service.instances.is_empty()).then(|| b.service.clone());
-            b.shape.clone().or(last)
-        });
+        let shape = before
+            .filter(|_| service.instances.is_empty())
+            .and_then(|b| {
+                let last = (!b.service.instances.is_empty()).then(|| b.service.clone());
+                b.shape.clone().or(last)
+            });
         let grace = self.grace(&key.registry);
         let shape = shape.filter(|_| !grace.is_zero());
         if shape.is_none() && gone && service.instances.is_empty() {
@@ -209,7 +212,11 @@ impl State {
             shape,
             empty_since,
             planned: None,
-            changed: if same { before.map_or(now.wall, |b| b.changed) } else { now.wall },
+            changed: if same {
+                before.map_or(now.wall, |b| b.changed)
+            } else {
+                now.wall
+            },
         };
         if known.shape.is_some() {
             self.empty.entry(key.clone()).or_insert(now.moment + grace);

@@ -29,7 +29,11 @@ impl State {
         let mut comparison = Comparison::default();
         let mut accounted: BTreeSet<Arc<str>> = BTreeSet::new();
         let ghosts = self.ghosts.get(name);
-        for (key, known) in self.services.iter().filter(|(key, _)| key.registry == *name) {
+        for (key, known) in self
+            .services
+            .iter()
+            .filter(|(key, _)| key.registry == *name)
+        {
             let text = ghosts.and_then(|ghosts| {
                 let (text, ghost) = ghosts.get_key_value(key.to_string().as_str())?;
                 accounted.insert(text.clone());
@@ -78,7 +82,11 @@ impl State {
         }
         // Services without instances that the registry has no more: they end with their grace.
         for key in unseen {
-            if let Some(known) = self.services.get(key).filter(|k| k.service.instances.is_empty() && !k.gone) {
+            if let Some(known) = self
+                .services
+                .get(key)
+                .filter(|k| k.service.instances.is_empty() && !k.gone)
+            {
                 let service = diolkos_model::Service::clone(&known.service);
                 self.set(now, service, Vec::new(), true);
             }
@@ -111,7 +119,9 @@ impl State {
             Some(ghosts) if !ghosts.is_empty() => {
                 let services = self.services.iter();
                 services
-                    .filter(|(key, known)| key.registry == *name && !known.service.instances.is_empty())
+                    .filter(|(key, known)| {
+                        key.registry == *name && !known.service.instances.is_empty()
+                    })
                     .map(|(key, _)| key.to_string())
                     .collect()
             }
@@ -144,7 +154,14 @@ impl State {
         let stays = match ghosts.get_mut(text.as_str()) {
             None => return,
             // What the registry has of it is written by its own plan.
-            Some(_) if self.services.get(key).is_some_and(|k| !k.service.instances.is_empty()) => false,
+            Some(_)
+                if self
+                    .services
+                    .get(key)
+                    .is_some_and(|k| !k.service.instances.is_empty()) =>
+            {
+                false
+            }
             Some(ghost) => ghost.let_go(now, grace),
         };
         if !stays {
@@ -164,7 +181,11 @@ fn compare(
     remembered: usize,
 ) {
     let instances = known.service.instances.len();
-    let left = if gone { 0 } else { instances - known.held.len() };
+    let left = if gone {
+        0
+    } else {
+        instances - known.held.len()
+    };
     let before = before.unwrap_or(instances).max(remembered);
     comparison.services += usize::from(before > 0);
     comparison.instances += before;

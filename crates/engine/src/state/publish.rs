@@ -189,7 +189,7 @@ impl State {
                     complete: registry.complete,
                     synced: registry.synced,
                     partial: registry.doubt.clone(),
-                    held_services: registry.unseen.len(),
+                    held_services: registry.unseen.len().max(registry.guard.holds().len()),
                     remembered: self.ghosts.get(name).map_or(0, BTreeMap::len),
                     hold: hold_view(registry, now),
                     ..RegistryView::default()
@@ -242,7 +242,6 @@ impl RegistryView {
         self.services += usize::from(!known.gone || known.hold.is_some());
         self.instances += known.service.instances.len();
         self.held_instances += known.held.len();
-        self.held_services += usize::from(known.gone && !known.held.is_empty());
         self.empty_services += usize::from(known.shape.is_some());
         for (reason, count) in &known.dropped {
             *self.dropped.entry(*reason).or_default() += count;

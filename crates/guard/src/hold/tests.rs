@@ -59,7 +59,10 @@ fn several_at_once_pass_within_the_limit() {
     let mut guard = Guard::new(Limits::default());
     // 15 % of 100.
     assert!(guard.step(at(1), &loss("a", 20, 10), 5, 100));
-    assert!(!guard.step(at(2), &loss("b", 20, 10), 5, 90), "10 and 10 are 20");
+    assert!(
+        !guard.step(at(2), &loss("b", 20, 10), 5, 90),
+        "10 and 10 are 20"
+    );
     assert_eq!(guard.holds()[&key("b")].why, Why::Shrink);
     // Another window, and 90 are the whole now.
     assert!(guard.step(at(70), &loss("c", 20, 10), 5, 90));
@@ -131,7 +134,10 @@ fn a_deployment_that_replaces_everything_is_no_loss() {
 #[test]
 fn without_limits_everything_passes() {
     let mut guard = Guard::new(Limits::NONE);
-    assert_eq!(guard.snapshot(at(0), &missing(3, &["a", "b", "c"])).len(), 3);
+    assert_eq!(
+        guard.snapshot(at(0), &missing(3, &["a", "b", "c"])).len(),
+        3
+    );
     assert!(guard.step(at(0), &gone("a", 10), 1, 10));
 }
 

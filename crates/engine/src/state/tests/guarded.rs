@@ -77,7 +77,10 @@ fn what_comes_back_in_time_was_never_away() {
         assert_eq!(planned.objects(), after.services[key].objects());
     }
     assert_eq!(view.registries["r"].hold, None);
-    assert!(state.tick(at(1_000)).is_empty(), "nothing is asked any more");
+    assert!(
+        state.tick(at(1_000)).is_empty(),
+        "nothing is asked any more"
+    );
 }
 
 #[test]
@@ -134,7 +137,12 @@ fn an_incomplete_answer_is_released_too() {
     let epoch = 2;
     say_at(&mut state, at(5), "r", Event::SnapshotStart { epoch });
     let evidence = Evidence::Partial("filtered by ACLs".into());
-    say_at(&mut state, at(5), "r", Event::SnapshotEnd { epoch, evidence });
+    say_at(
+        &mut state,
+        at(5),
+        "r",
+        Event::SnapshotEnd { epoch, evidence },
+    );
     assert_eq!(endpoints(&mut state), 4);
     state.command(at(11), Command::Release("r".into()));
     assert_eq!(endpoints(&mut state), 0);

@@ -27,7 +27,10 @@ fn memory(endpoints: Endpoints, services: &[Arc<Service>]) -> Vec<Remembered> {
         say_at(&mut state, at(0), "r", Event::Upsert { service, evidence });
     }
     let (desired, _) = state.publish(at(0));
-    let objects = desired.services.values().flat_map(|planned| planned.build());
+    let objects = desired
+        .services
+        .values()
+        .flat_map(|planned| planned.build());
     objects
         .map(|object| {
             let read = |name: &str| object.annotations.get(name).map(String::as_str);
@@ -85,7 +88,11 @@ fn an_empty_answer_after_a_restart_takes_nothing() {
         assert_eq!(stays(&mut state, 0), all, "while the registry is silent");
         for second in [1, 21] {
             read(&mut state, second, &[]);
-            assert_eq!(stays(&mut state, second), all, "{endpoints:?} after {second} s");
+            assert_eq!(
+                stays(&mut state, second),
+                all,
+                "{endpoints:?} after {second} s"
+            );
             let (_, view) = state.publish(at(second));
             assert_eq!(view.registries["r"].hold.as_ref().unwrap().services, 4);
         }
@@ -155,7 +162,11 @@ fn the_grace_goes_on_across_restarts() {
     for endpoints in BOTH {
         let mut first = started(endpoints);
         first.command(at(0), Command::Remember(Vec::new()));
-        read(&mut first, 1, &[service("r", "a", &[1]), service("r", "b", &[1])]);
+        read(
+            &mut first,
+            1,
+            &[service("r", "a", &[1]), service("r", "b", &[1])],
+        );
         first.publish(at(1));
         let key = key("r", "a");
         say_at(&mut first, at(100), "r", Event::Remove { key: key.clone() });
@@ -178,7 +189,11 @@ fn the_grace_goes_on_across_restarts() {
         assert_eq!(stays(&mut second, 699), before);
         second.tick(at(700));
         let after = stays(&mut second, 700);
-        assert_eq!(before.difference(&after).count(), 1, "600 s after it became empty");
+        assert_eq!(
+            before.difference(&after).count(),
+            1,
+            "600 s after it became empty"
+        );
     }
 }
 
