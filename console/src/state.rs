@@ -50,7 +50,7 @@ impl Sources {
 }
 
 /// Which replica writes a registry's objects.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Holder {
     /// Its name; `None` while nobody does.
@@ -66,19 +66,34 @@ pub struct Holder {
 /// Which replica writes each registry, where several share them. Shared: the keeper of the Leases changes it,
 /// readers copy.
 #[derive(Clone, Debug, Default)]
-pub struct Holders(Arc<RwLock<BTreeMap<Arc<str>, Holder>>>);
+pub struct Holders(Arc<RwLock<Option<Shared>>>);
+
+#[derive(Debug)]
+struct Shared {
+    holders: BTreeMap<Arc<str>, Holder>,
+    error: Option<String>,
+}
 
 impl Holders {
-    /// So it is now.
-    pub fn set(&self, holders: BTreeMap<Arc<str>, Holder>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = holders;
+    /// So it is now; `error` says why the Leases cannot be read or written, if so.
+    pub fn set(&self, holders: BTreeMap<Arc<str>, Holder>, error: Option<String>) {
+        let shared = Some(Shared { holders, error });
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = shared;
     }
 
     /// The holder of a registry; `None` where there are no Leases.
     #[must_use]
     pub fn get(&self, registry: &str) -> Option<Holder> {
-        let holders = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        holders.get(registry).cloned()
+        let shared = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let holder = shared.as_ref()?.holders.get(registry).cloned();
+        Some(holder.unwrap_or_default())
+    }
+
+    /// Why the Leases cannot be read or written, if so.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        let shared = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        shared.as_ref()?.error.clone()
     }
 }
 

@@ -150,10 +150,14 @@ impl Observer {
             .map(|(name, registry)| {
                 let health = health.get(name).cloned().unwrap_or_default();
                 let ledger = self.ledger.as_ref();
-                RegistryStatus {
-                    holder: self.holders.get(name),
-                    ..status(name, registry, &health, ledger, view.generation)
+                let mut status = status(name, registry, &health, ledger, view.generation);
+                if let Some(holder) = self.holders.get(name) {
+                    status
+                        .conditions
+                        .push(leased(&holder, self.holders.error()));
+                    status.holder = Some(holder);
                 }
+                status
             })
             .collect()
     }
@@ -300,6 +304,22 @@ fn condition(kind: &str, status: bool, reason: &str, message: impl Into<String>)
         status: if status { "True" } else { "False" }.to_owned(),
         reason: reason.to_owned(),
         message: message.into(),
+    }
+}
+
+/// Only where several replicas share the registries.
+fn leased(holder: &Holder, error: Option<String>) -> Condition {
+    match (error, &holder.identity) {
+        (Some(error), _) => condition("Leased", false, "LeasesUnavailable", error),
+        (None, None) => {
+            let message = "no replica writes this registry; one will within a Lease's time";
+            condition("Leased", false, "Nobody", message)
+        }
+        (None, Some(identity)) => {
+            let reason = if holder.ours { "Held" } else { "HeldByAnother" };
+            let message = format!("replica {identity} writes this registry");
+            condition("Leased", true, reason, message)
+        }
     }
 }
 

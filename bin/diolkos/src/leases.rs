@@ -153,7 +153,7 @@ async fn tell(mut view: watch::Receiver<Arc<LeaseView>>, holders: Holders, me: A
             };
             (registry.clone(), holder)
         });
-        holders.set(registries.collect());
+        holders.set(registries.collect(), now.error.clone());
         if view.changed().await.is_err() {
             return;
         }
