@@ -6,7 +6,7 @@ TESTBED := $(or $(DIOLKOS_TESTBED),$(HOME)/.cache/diolkos-testbed)
 CARGO := cargo
 BIN := target/release/diolkos
 
-.PHONY: help demo demo-mesh test lint unit testbed bench-smoke fmt
+.PHONY: help demo demo-mesh test lint unit testbed fuzz bench-smoke fmt
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ lint: ## the cheap checks
 testbed: ## build the real servers (once; cached outside of the work tree)
 	testbed/setup
 	$(TESTBED)/bin/cargo-deny check --hide-inclusion-graph licenses bans sources
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (60)
+	@scripts/rust
+	scripts/fuzz
 
 bench-smoke: ## 2,000 services x 5 instances in one Consul: time, memory, connections
 	@scripts/rust
