@@ -265,7 +265,9 @@ impl Simulation {
             if fresh {
                 replica.election.observe(self.store.list(), now);
             }
-            for call in replica.election.calls(clock(now), fresh) {
+            // Incident class 21: the wall clocks of the replicas jump by an hour.
+            let wall = Timestamp::UNIX_EPOCH + SECOND * self.rng.random_range(0..7200);
+            for call in replica.election.calls(Clock { now, wall }, fresh) {
                 replica.under_way.push_back((call, now, None));
             }
         }
