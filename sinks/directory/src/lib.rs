@@ -7,19 +7,24 @@
 
 #![forbid(unsafe_code)]
 
+#[doc(hidden)]
+pub mod fuzz;
 mod manifest;
 mod name;
 mod store;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use diolkos_istio::Object;
-use diolkos_sink_api::{Applied, Change, Observed, Outcome, Sink, SinkError, WriteError};
+use diolkos_istio::{Object, ObjectKey};
+use diolkos_sink_api::{
+    Change, Observed, Outcome, Permit, Remembered, Sink, SinkError, State, WriteError,
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep_until, timeout},
@@ -35,13 +40,47 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// A directory with one file an object. See the [crate documentation](crate).
 #[derive(Debug)]
 pub struct DirectorySink {
-    store: Store,
-    /// All files as last seen, so that our own writes are not taken for those of others. Shared
-    /// with the thread that looks at the directory.
-    seen: Arc<SeenFiles>,
-    /// When to look next. Kept here because [`Sink::drift`] is dropped and called again at will.
+    writer: Writer,
+    /// When to look next. Kept here because [`Sink::drift`] may be dropped and called again.
     next_look: Instant,
-    turn: Arc<Mutex<()>>,
+    /// What the last observation tells of the time before.
+    remembered: Vec<Remembered>,
+}
+
+/// Writes to the directory of a [`DirectorySink`].
+#[derive(Clone, Debug)]
+pub struct Writer {
+    store: Store,
+    /// All files as last seen or written, so that our own writes are not taken for those of others.
+    /// Who works on the directory holds it: one at a time, and a file system that hangs holds one
+    /// thread, however often we try.
+    files: Arc<Mutex<Files>>,
+}
+
+/// What is known of the directory.
+#[derive(Debug, Default)]
+struct Files {
+    seen: SeenFiles,
+    /// What others changed and was not told yet.
+    changed: BTreeMap<ObjectKey, State>,
+}
+
+impl Files {
+    fn take(&mut self, difference: Difference) {
+        self.seen.extend(difference.changed);
+        for file in difference.gone {
+            self.seen.remove(&file);
+        }
+        let observed = difference.observed.into_iter();
+        self.changed.extend(observed.map(|o| (o.key, o.state)));
+    }
+
+    fn tell(&mut self) -> Vec<Observed> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        changed
+            .map(|(key, state)| Observed { key, state })
+            .collect()
+    }
 }
 
 impl DirectorySink {
@@ -50,28 +89,38 @@ impl DirectorySink {
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self {
-            store: Store { path },
-            seen: Arc::default(),
+            writer: Writer {
+                store: Store { path },
+                files: Arc::default(),
+            },
             next_look: Instant::now(),
-            turn: Arc::default(),
+            remembered: Vec::new(),
         }
     }
 
-    /// Runs `work` off the async threads. One at a time: a file system that hangs holds one thread,
-    /// however often we try.
+    /// Looks at the directory and takes over what is different.
+    async fn look<T: Send + 'static>(
+        &mut self,
+        look: impl FnOnce(&Store, &mut Files) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, SinkError> {
+        let path = self.writer.store.path.display();
+        let looked = self.writer.blocking(look).await.flatten();
+        let looked = looked.map_err(|error| SinkError(format!("cannot read {path}: {error}")))?;
+        self.next_look = Instant::now() + DRIFT_POLL;
+        Ok(looked)
+    }
+}
+
+impl Writer {
+    /// Runs `work` off the async threads.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Store) -> T + Send + 'static,
+        work: impl FnOnce(&Store, &mut Files) -> T + Send + 'static,
     ) -> io::Result<T> {
-        let (store, turn) = (self.store.clone(), self.turn.clone());
+        let (store, files) = (self.store.clone(), self.files.clone());
         let done = async {
-            let turn = turn.lock_owned().await;
-            let work = move || {
-                let result = work(&store);
-                drop(turn);
-                result
-            };
-            tokio::task::spawn_blocking(work).await
+            let mut files = files.lock_owned().await;
+            tokio::task::spawn_blocking(move || work(&store, &mut files)).await
         };
         match timeout(DEADLINE, done).await {
             Ok(done) => done.map_err(io::Error::other),
@@ -81,100 +130,89 @@ impl DirectorySink {
             )),
         }
     }
-
-    async fn difference(&self, before: Arc<SeenFiles>) -> Result<Difference, SinkError> {
-        let path = self.store.path.display();
-        self.blocking(move |store| store.difference(&before))
-            .await
-            .flatten()
-            .map_err(|error| SinkError(format!("cannot read {path}: {error}")))
-    }
-
-    fn take(&mut self, difference: Difference) -> Vec<Observed> {
-        let seen = Arc::make_mut(&mut self.seen);
-        seen.extend(difference.changed);
-        for file in difference.gone {
-            seen.remove(&file);
-        }
-        self.next_look = Instant::now() + DRIFT_POLL;
-        difference.observed
-    }
-
-    async fn apply_one(&mut self, change: Change) -> Result<Outcome, WriteError> {
-        let key = change.key().clone();
-        let file = name::file_name(&key);
-        let written = self
-            .blocking(move |store| match change {
-                Change::Put { object, hash } => {
-                    let (outcome, stamp) = store.put(&object, hash)?;
-                    Ok((outcome, Some(stamp)))
-                }
-                Change::Delete(key) => Ok((store.delete(&key)?, None)),
-            })
-            .await
-            .map_err(|error| WriteError::Retry {
-                reason: error.to_string(),
-                after: None,
-            });
-        let (outcome, stamp) = written.flatten()?;
-        let seen = Arc::make_mut(&mut self.seen);
-        match stamp {
-            Some(stamp) => {
-                let key = Some(key);
-                seen.insert(file, Seen { stamp, key });
-            }
-            None => {
-                seen.remove(&file);
-            }
-        }
-        Ok(outcome)
-    }
 }
 
 impl Sink for DirectorySink {
+    type Writer = Writer;
+
     fn name(&self) -> &'static str {
         "directory"
     }
 
     async fn observe(&mut self) -> Result<Vec<Observed>, SinkError> {
-        let path = self.store.path.display();
-        self.blocking(Store::sweep)
-            .await
-            .flatten()
-            .map_err(|error| SinkError(format!("cannot read {path}: {error}")))?;
-        let all = self.difference(Arc::default()).await?;
-        self.seen = Arc::default();
-        Ok(self.take(all))
+        let (observed, remembered) = self
+            .look(|store, files| {
+                store.sweep()?;
+                let mut all = store.difference(&SeenFiles::new())?;
+                let remembered = std::mem::take(&mut all.remembered);
+                *files = Files::default();
+                files.take(all);
+                Ok((files.tell(), remembered))
+            })
+            .await?;
+        self.remembered = remembered;
+        Ok(observed)
+    }
+
+    fn remembered(&self) -> Vec<Remembered> {
+        self.remembered.clone()
     }
 
     async fn drift(&mut self) -> Result<Vec<Observed>, SinkError> {
         loop {
             sleep_until(self.next_look).await;
-            let difference = self.difference(self.seen.clone()).await?;
-            // From here on nothing waits: a difference is either taken and returned or neither.
-            let observed = self.take(difference);
+            self.look(|store, files| {
+                let difference = store.difference(&files.seen)?;
+                files.take(difference);
+                Ok(())
+            })
+            .await?;
+            // From here on nothing waits: it is told, or it stays for the next call.
+            let observed = self.writer.files.lock().await.tell();
             if !observed.is_empty() {
                 return Ok(observed);
             }
         }
     }
 
-    async fn apply(&mut self, changes: Vec<Change>) -> Vec<Applied> {
-        let mut applied = Vec::with_capacity(changes.len());
-        let end = Instant::now() + DEADLINE;
-        for change in changes {
+    fn writer(&self) -> Writer {
+        self.writer.clone()
+    }
+}
+
+impl diolkos_sink_api::Writer for Writer {
+    fn parallel(&self) -> usize {
+        1
+    }
+
+    async fn apply(&self, change: Change, permit: &Permit) -> Result<Outcome, WriteError> {
+        let permit = permit.clone();
+        let done = self.blocking(move |store, files| {
             let key = change.key().clone();
-            let result = if Instant::now() < end {
-                self.apply_one(change).await
-            } else {
-                Err(WriteError::Retry {
-                    reason: "the file system is too slow for all changes of this batch".to_owned(),
-                    after: None,
-                })
+            let file = name::file_name(&key);
+            // Here, not before: there may have been others to wait for.
+            permit.check()?;
+            let outcome = match change {
+                Change::Put { object, hash } => {
+                    let (outcome, stamp) = store.put(&object, hash)?;
+                    let key = Some(key.clone());
+                    files.seen.insert(file, Seen { stamp, key });
+                    outcome
+                }
+                Change::Delete(key) => {
+                    let outcome = store.delete(&key)?;
+                    files.seen.remove(&file);
+                    outcome
+                }
             };
-            applied.push(Applied { key, result });
-        }
-        applied
+            files.changed.remove(&key);
+            Ok(outcome)
+        });
+        let done = done.await.map_err(|error| WriteError::Retry {
+            reason: error.to_string(),
+            after: None,
+        });
+        done.flatten()
     }
 }
 

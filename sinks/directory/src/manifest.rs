@@ -6,7 +6,7 @@ use diolkos_istio::{
     Kind, Object, ObjectKey, ServiceEntry, Spec, WorkloadEntry, annotation, label,
 };
 use diolkos_model::ContentHash;
-use diolkos_sink_api::State;
+use diolkos_sink_api::{Remembered, State};
 use serde::{Deserialize, Serialize};
 
 /// A file is replaced as a whole, so it has no generations as objects in Kubernetes have.
@@ -74,6 +74,8 @@ pub(crate) fn to_yaml(object: &Object, hash: Option<ContentHash>) -> io::Result<
 pub(crate) struct Content {
     pub(crate) key: ObjectKey,
     pub(crate) state: State,
+    /// What an object of ours tells of the time before.
+    pub(crate) remembered: Option<Remembered>,
 }
 
 /// Reads what [`to_yaml`] wrote, or what somebody made of it. `None` for everything that is not one
@@ -89,12 +91,17 @@ pub(crate) fn from_yaml(yaml: &[u8]) -> Option<Content> {
     };
     let labels = raw.metadata.labels;
     if labels.get(label::MANAGED_BY).map(String::as_str) != Some(label::MANAGER) {
-        let state = State::Foreign;
-        return Some(Content { key, state });
+        return Some(Content {
+            key,
+            state: State::Foreign,
+            remembered: None,
+        });
     }
     let registry: Arc<str> = labels.get(label::REGISTRY).map_or("", |r| r).into();
     let mut annotations = raw.metadata.annotations;
     annotations.remove(annotation::HASH);
+    let annotated = |name: &str| annotations.get(name).map(String::as_str);
+    let remembered = Remembered::read(&key, &registry, annotated);
     let hash = spec(kind, &raw.spec).and_then(|spec| {
         let key = key.clone();
         unchanged_hash(
@@ -108,7 +115,11 @@ pub(crate) fn from_yaml(yaml: &[u8]) -> Option<Content> {
         )
     });
     let state = State::Ours { registry, hash };
-    Some(Content { key, state })
+    Some(Content {
+        key,
+        state,
+        remembered,
+    })
 }
 
 /// The object's hash, if the document is what we would write for it, the annotation with the hash

@@ -11,7 +11,7 @@ use std::{
 
 use diolkos_istio::{Object, ObjectKey};
 use diolkos_model::ContentHash;
-use diolkos_sink_api::{Observed, Outcome, State, WriteError};
+use diolkos_sink_api::{Observed, Outcome, Remembered, State, WriteError};
 
 use crate::{
     manifest::{from_yaml, to_yaml},
@@ -65,6 +65,15 @@ pub(crate) struct Difference {
     pub(crate) gone: Vec<String>,
     /// The objects that are meant.
     pub(crate) observed: Vec<Observed>,
+    /// What those that are new or changed tell of the time before.
+    pub(crate) remembered: Vec<Remembered>,
+}
+
+/// What is in a file.
+struct Looked {
+    seen: Seen,
+    state: State,
+    remembered: Option<Remembered>,
 }
 
 /// The directory.
@@ -82,9 +91,15 @@ impl Store {
             if before.get(file).is_some_and(|seen| seen.stamp == *stamp) {
                 continue;
             }
-            let Some((seen, state)) = self.look(file)? else {
+            let Some(Looked {
+                seen,
+                state,
+                remembered,
+            }) = self.look(file)?
+            else {
                 continue;
             };
+            difference.remembered.extend(remembered);
             let key = seen.key.clone();
             difference
                 .observed
@@ -126,7 +141,7 @@ impl Store {
     }
 
     /// Reads a file. `None` if it is not there.
-    fn look(&self, file: &str) -> io::Result<Option<(Seen, State)>> {
+    fn look(&self, file: &str) -> io::Result<Option<Looked>> {
         let path = self.path.join(file);
         let metadata = match fs::metadata(&path) {
             Ok(metadata) => metadata,
@@ -147,11 +162,19 @@ impl Store {
         Ok(Some(match content {
             Some(content) => {
                 let key = Some(content.key);
-                (Seen { stamp, key }, content.state)
+                Looked {
+                    seen: Seen { stamp, key },
+                    state: content.state,
+                    remembered: content.remembered,
+                }
             }
             None => {
                 let key = object_key(file);
-                (Seen { stamp, key }, State::Foreign)
+                Looked {
+                    seen: Seen { stamp, key },
+                    state: State::Foreign,
+                    remembered: None,
+                }
             }
         }))
     }
@@ -160,7 +183,7 @@ impl Store {
     fn is_there(&self, file: &str) -> Result<bool, WriteError> {
         match self.look(file).map_err(|error| failed(file, &error))? {
             None => Ok(false),
-            Some((_, State::Ours { .. })) => Ok(true),
+            Some(looked) if matches!(looked.state, State::Ours { .. }) => Ok(true),
             Some(_) => Err(WriteError::Foreign(format!(
                 "the file {file} is not one that Diolkos wrote"
             ))),

@@ -8,7 +8,7 @@ use diolkos_istio::{
     Kind, Location, Object, ObjectKey, Resolution, ServiceEntry, ServicePort, Spec, WorkloadEntry,
     WorkloadSelector, label,
 };
-use diolkos_sink_api::{Change, Sink as _};
+use diolkos_sink_api::{Change, Permit, Sink as _, Writer as _};
 use diolkos_sink_directory::DirectorySink;
 use diolkos_testkit::{Istiod, Kubernetes, eventually};
 
@@ -62,10 +62,9 @@ fn service() -> Object {
     object(Kind::ServiceEntry, "orders", Spec::ServiceEntry(spec))
 }
 
-async fn apply(sink: &mut DirectorySink, change: Change) {
-    for applied in sink.apply(vec![change]).await {
-        assert!(applied.result.is_ok(), "{applied:?}");
-    }
+async fn apply(sink: &DirectorySink, change: Change) {
+    let result = sink.writer().apply(change, &Permit::always()).await;
+    assert!(result.is_ok(), "{result:?}");
 }
 
 async fn put(sink: &mut DirectorySink, object: Object) {
@@ -113,7 +112,7 @@ async fn istiod_follows_the_directory() {
     expect(&istiod, &["10.0.0.1:8081 1.10", "10.0.0.2:8081 1.10"]).await;
     put(&mut sink, instance("orders-1", "10.0.0.9")).await;
     expect(&istiod, &["10.0.0.2:8081 1.10", "10.0.0.9:8081 1.10"]).await;
-    apply(&mut sink, Change::Delete(instance("orders-2", "").key)).await;
+    apply(&sink, Change::Delete(instance("orders-2", "").key)).await;
     expect(&istiod, &["10.0.0.9:8081 1.10"]).await;
     assert!(istiod.hosts().await.unwrap().contains(&HOST.to_owned()));
 }

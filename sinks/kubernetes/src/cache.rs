@@ -10,22 +10,30 @@
 use std::collections::{HashMap, HashSet};
 
 use diolkos_istio::{Kind, ObjectKey};
-use diolkos_model::Interner;
-use diolkos_sink_api::{Observed, State};
+use diolkos_sink_api::{Observed, Remembered, State};
 use kube::api::ObjectMeta;
 
-use crate::entry::{self, Entry};
+use crate::entry::{self, Entry, Shares};
 
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     objects: HashMap<ObjectKey, Known>,
-    /// Objects whose write is under way, with the newest event that waits.
-    in_flight: HashMap<ObjectKey, Option<Event>>,
+    /// Objects whose write is under way.
+    in_flight: HashMap<ObjectKey, Waiting>,
     /// Objects that others changed, not yet told.
     changed: HashSet<ObjectKey>,
     workload_entries: Listing,
     service_entries: Listing,
-    names: Interner,
+    shares: Shares,
+}
+
+/// What waits for the end of a write.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The newest event.
+    event: Option<Event>,
+    /// Others had changed it before, and that was not told yet.
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -81,7 +89,7 @@ impl Cache {
 
     /// Reads metadata into what is kept of it.
     pub(crate) fn read(&mut self, kind: Kind, meta: &ObjectMeta) -> Option<(ObjectKey, Entry)> {
-        entry::read(kind, meta, &mut self.names)
+        entry::read(kind, meta, &mut self.shares)
     }
 
     /// A list of a kind begins.
@@ -110,7 +118,7 @@ impl Cache {
             }
             stays
         });
-        self.names.sweep();
+        self.shares.sweep();
     }
 
     /// The watch or a list says that an object is so.
@@ -125,11 +133,9 @@ impl Cache {
 
     fn event(&mut self, key: ObjectKey, event: Event) {
         if let Some(waiting) = self.in_flight.get_mut(&key) {
-            if waiting
-                .as_ref()
-                .is_none_or(|other| other.version() <= event.version())
-            {
-                *waiting = Some(event);
+            let older = waiting.event.as_ref();
+            if older.is_none_or(|other| other.version() <= event.version()) {
+                waiting.event = Some(event);
             }
             return;
         }
@@ -164,12 +170,16 @@ impl Cache {
 
     /// A write of the object begins.
     pub(crate) fn begin(&mut self, key: &ObjectKey) {
-        self.in_flight.entry(key.clone()).or_default();
+        let waiting = self.in_flight.entry(key.clone()).or_default();
+        waiting.changed |= self.changed.remove(key);
     }
 
     /// The write of an object ended.
     pub(crate) fn settle(&mut self, key: &ObjectKey, learned: Learned) {
-        let waiting = self.in_flight.remove(key).flatten();
+        let Waiting { event, changed } = self.in_flight.remove(key).unwrap_or_default();
+        if changed {
+            self.changed.insert(key.clone());
+        }
         match learned {
             Learned::Nothing => {}
             Learned::Wrote(entry) => self.wrote(key, entry),
@@ -183,7 +193,7 @@ impl Cache {
             Learned::Saw(Some(entry)) => self.is(key.clone(), entry),
             Learned::Saw(None) => self.gone(key.clone(), u64::MAX),
         }
-        if let Some(event) = waiting {
+        if let Some(event) = event {
             self.event(key.clone(), event);
         }
     }
@@ -228,6 +238,13 @@ impl Cache {
                 state: known.entry.state.clone(),
             })
             .collect()
+    }
+
+    /// What our objects tell of the time before.
+    pub(crate) fn remembered(&self) -> Vec<Remembered> {
+        let objects = self.objects.iter();
+        let remembered = objects.filter_map(|(key, known)| known.entry.remembered(key));
+        remembered.collect()
     }
 
     fn listing(&mut self, kind: Kind) -> &mut Listing {

@@ -17,6 +17,7 @@ fn entry(version: u64, state: State) -> Entry {
         version,
         generation: 1,
         state,
+        cause: None,
     }
 }
 

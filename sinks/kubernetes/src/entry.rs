@@ -1,10 +1,10 @@
 //! What is kept of an object: a few numbers, not its metadata.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc, time::SystemTime};
 
 use diolkos_istio::{Kind, ObjectKey, annotation, label};
 use diolkos_model::{ContentHash, Interner};
-use diolkos_sink_api::State;
+use diolkos_sink_api::{Remembered, State};
 use kube::api::ObjectMeta;
 
 /// What we know of an object.
@@ -18,9 +18,46 @@ pub(crate) struct Entry {
     pub(crate) generation: i64,
     /// [`State::Gone`] is the tombstone of an object that we removed, until the watch has seen that.
     pub(crate) state: State,
+    /// Shared by the objects of a service. `None` where the object does not name one.
+    pub(crate) cause: Option<Arc<Cause>>,
+}
+
+/// What an object says of why it is there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Cause {
+    service: Arc<str>,
+    endpoints: Option<u32>,
+    empty_since: Option<SystemTime>,
 }
 
 impl Entry {
+    /// The same, but the spec is not as it should be.
+    pub(crate) fn unsettled(mut self) -> Self {
+        if let State::Ours { hash, .. } = &mut self.state {
+            *hash = None;
+        }
+        self
+    }
+
+    /// What an object of ours tells of the time before, if it names its service.
+    pub(crate) fn remembered(&self, object: &ObjectKey) -> Option<Remembered> {
+        let State::Ours { registry, .. } = &self.state else {
+            return None;
+        };
+        let Cause {
+            service,
+            endpoints,
+            empty_since,
+        } = &**self.cause.as_ref()?;
+        Some(Remembered {
+            object: object.clone(),
+            registry: registry.clone(),
+            service: service.clone(),
+            endpoints: *endpoints,
+            empty_since: *empty_since,
+        })
+    }
+
     pub(crate) fn is_ours(&self) -> bool {
         matches!(self.state, State::Ours { .. })
     }
@@ -33,25 +70,60 @@ impl Entry {
     }
 }
 
+/// What many objects have in common, kept once.
+#[derive(Debug, Default)]
+pub(crate) struct Shares {
+    names: Interner,
+    causes: HashSet<Arc<Cause>>,
+}
+
+impl Shares {
+    fn cause(&mut self, read: Remembered) -> Arc<Cause> {
+        let cause = Cause {
+            service: self.names.string(&read.service),
+            endpoints: read.endpoints,
+            empty_since: read.empty_since,
+        };
+        if let Some(known) = self.causes.get(&cause) {
+            return known.clone();
+        }
+        let cause = Arc::new(cause);
+        self.causes.insert(cause.clone());
+        cause
+    }
+
+    /// Forgets what no object has any more.
+    pub(crate) fn sweep(&mut self) {
+        self.causes.retain(|cause| Arc::strong_count(cause) > 1);
+        self.names.sweep();
+    }
+}
+
 /// Reads an object's metadata. `None` where what every stored object has is missing.
 pub(crate) fn read(
     kind: Kind,
     meta: &ObjectMeta,
-    names: &mut Interner,
+    shares: &mut Shares,
 ) -> Option<(ObjectKey, Entry)> {
     let key = ObjectKey {
         kind,
-        namespace: names.string(meta.namespace.as_deref()?),
+        namespace: shares.names.string(meta.namespace.as_deref()?),
         name: meta.name.as_deref()?.into(),
     };
+    let registry = owner(meta, &mut shares.names);
+    let annotated = |name: &str| meta.annotations.as_ref()?.get(name).map(String::as_str);
+    let remembered = registry
+        .as_ref()
+        .and_then(|registry| Remembered::read(&key, registry, annotated));
     let entry = Entry {
         uid: Uid::parse(meta.uid.as_deref()?)?,
         version: meta.resource_version.as_deref()?.parse().ok()?,
         generation: meta.generation.unwrap_or_default(),
-        state: owner(meta, names).map_or(State::Foreign, |registry| State::Ours {
+        state: registry.map_or(State::Foreign, |registry| State::Ours {
             registry,
             hash: hash(meta),
         }),
+        cause: remembered.map(|read| shares.cause(read)),
     };
     Some((key, entry))
 }
@@ -135,7 +207,7 @@ mod tests {
     }
 
     fn state(meta: &ObjectMeta) -> State {
-        read(Kind::ServiceEntry, meta, &mut Interner::new())
+        read(Kind::ServiceEntry, meta, &mut Shares::default())
             .unwrap()
             .1
             .state
@@ -157,6 +229,37 @@ mod tests {
                 "{generation} {text}"
             );
         }
+    }
+
+    #[test]
+    fn objects_of_a_service_share_what_they_remember() {
+        let mut shares = Shares::default();
+        let mut remember = |service: Option<&str>, endpoints: &str| {
+            let mut meta = meta(1, "");
+            let annotations = meta.annotations.as_mut().unwrap();
+            if let Some(service) = service {
+                annotations.insert(annotation::SERVICE.into(), service.into());
+            }
+            annotations.insert(annotation::ENDPOINTS.into(), endpoints.into());
+            let (key, entry) = read(Kind::ServiceEntry, &meta, &mut shares).unwrap();
+            (entry.remembered(&key), entry.cause)
+        };
+        let (first, cause) = remember(Some("consul/orders"), "3");
+        let (_, same) = remember(Some("consul/orders"), "3");
+        assert!(Arc::ptr_eq(&cause.unwrap(), &same.unwrap()));
+        let first = first.unwrap();
+        assert_eq!(
+            (&*first.registry, &*first.service),
+            ("consul", "consul/orders")
+        );
+        assert_eq!(first.endpoints, Some(3));
+        assert_eq!(
+            remember(Some("consul/orders"), "x").0.unwrap().endpoints,
+            None
+        );
+        assert_eq!(remember(None, "3"), (None, None), "it names no service");
+        shares.sweep();
+        assert!(shares.causes.is_empty());
     }
 
     #[test]

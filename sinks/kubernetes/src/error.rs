@@ -7,8 +7,7 @@ use diolkos_kube_ext::CallError;
 use diolkos_sink_api::WriteError;
 use kube::core::Status;
 
-/// The pause that the API server asks for when it has too many requests. It says so in a header only, which kube
-/// does not pass on; the value is fixed in its source.
+/// The pause where the API server has too many requests and does not say how long to wait.
 const TOO_MANY: Duration = Duration::from_secs(1);
 
 /// Maps every error but those that need a second look at the object.

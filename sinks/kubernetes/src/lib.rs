@@ -13,6 +13,8 @@
 //!   [`diolkos.io/hash`](diolkos_istio::annotation::HASH) and `metadata.generation`, which grows with every change
 //!   of the spec. A hand edit of our labels or annotations does not change the generation: it is mended with the
 //!   next change of the object, not before.
+//! - What others add to a spec of ours (a further port, an `exportTo`) is no business of an apply, since its fields
+//!   are theirs; it is taken out of it by a patch of its own. Their labels, annotations and `status` stay.
 //! - Objects are never made by POST: their fields would then belong to an *update* of our manager, and a later
 //!   apply could not remove them.
 
@@ -21,6 +23,10 @@
 mod cache;
 mod entry;
 mod error;
+mod fields;
+#[doc(hidden)]
+pub mod fuzz;
+mod request;
 mod shared;
 mod watch;
 mod write;
@@ -29,11 +35,12 @@ use std::{sync::Arc, time::Duration};
 
 use diolkos_istio::Kind;
 use diolkos_kube_ext::{CALL_DEADLINE, Client};
-use diolkos_sink_api::{Applied, Change, Observed, Sink, SinkError};
-use futures::StreamExt as _;
+use diolkos_sink_api::{Observed, Remembered, Sink, SinkError};
 use kube::{api::ApiResource, core::GroupVersionKind};
 
-use crate::{cache::Cache, shared::Shared, watch::Watch, write::Writer};
+use crate::{cache::Cache, shared::Shared, watch::Watch};
+
+pub use crate::write::Writer;
 
 /// How the sink writes.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +64,6 @@ impl Default for Options {
 /// The Kubernetes API as a [`Sink`].
 pub struct KubernetesSink {
     writer: Writer,
-    parallel: usize,
     /// Begun by the first [`Sink::observe`].
     watches: Vec<Watch>,
 }
@@ -76,10 +82,10 @@ impl KubernetesSink {
             client,
             shared: Arc::new(Shared::default()),
             deadline: options.deadline,
+            parallel: options.parallel.max(1),
         };
         Self {
             writer,
-            parallel: options.parallel.max(1),
             watches: Vec::new(),
         }
     }
@@ -98,6 +104,8 @@ impl KubernetesSink {
 }
 
 impl Sink for KubernetesSink {
+    type Writer = Writer;
+
     fn name(&self) -> &'static str {
         "kubernetes"
     }
@@ -115,13 +123,12 @@ impl Sink for KubernetesSink {
         Ok(self.writer.shared.changes().await)
     }
 
-    async fn apply(&mut self, changes: Vec<Change>) -> Vec<Applied> {
-        let writer = &self.writer;
-        futures::stream::iter(changes)
-            .map(|change| writer.change(change))
-            .buffer_unordered(self.parallel)
-            .collect()
-            .await
+    fn remembered(&self) -> Vec<Remembered> {
+        self.writer.shared.remembered()
+    }
+
+    fn writer(&self) -> Writer {
+        self.writer.clone()
     }
 }
 

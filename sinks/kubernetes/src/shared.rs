@@ -6,7 +6,7 @@ use std::{
 };
 
 use diolkos_istio::{Kind, ObjectKey};
-use diolkos_sink_api::Observed;
+use diolkos_sink_api::{Observed, Remembered};
 use kube::api::ObjectMeta;
 use tokio::{sync::Notify, time::Instant};
 
@@ -33,6 +33,10 @@ impl Shared {
             self.changed.notify_one();
         }
         result
+    }
+
+    pub(crate) fn remembered(&self) -> Vec<Remembered> {
+        self.lock().remembered()
     }
 
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<Entry> {
@@ -87,6 +91,7 @@ mod tests {
             version: 1,
             generation: 1,
             state: State::Foreign,
+            cause: None,
         };
         // Dropped while it waits for a change, and while it gathers more of them.
         let idle = tokio::time::timeout(Duration::from_millis(1), shared.changes()).await;
@@ -112,6 +117,7 @@ mod tests {
             version: 1,
             generation: 1,
             state: State::Foreign,
+            cause: None,
         };
         shared.update(|cache| cache.is(key, entry));
         let mut tries = 0;

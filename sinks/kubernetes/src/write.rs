@@ -2,46 +2,46 @@
 
 use std::{sync::Arc, time::Duration};
 
-use diolkos_istio::{Kind, Object, ObjectKey, annotation, label};
-use diolkos_kube_ext::{CallError, Client, deadline};
+use diolkos_istio::{Kind, Object, ObjectKey, annotation};
+use diolkos_kube_ext::{CallError, Client};
 use diolkos_model::ContentHash;
-use diolkos_sink_api::{Applied, Change, Outcome, WriteError};
-use kube::{
-    Api,
-    api::{
-        ApiResource, DeleteParams, DynamicObject, ObjectMeta, PartialObjectMeta, Patch,
-        PatchParams, Preconditions,
-    },
-};
+use diolkos_sink_api::{Change, Outcome, Permit, WriteError};
+use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 
 use crate::{
     cache::Learned,
-    entry::{Entry, Uid, hash_annotation},
+    entry::{Entry, hash_annotation},
     error::{conflicting_managers, explain, is_another_object, is_code, retry, unlabelled},
-    resource,
+    fields::{additions, shares_spec},
+    request::{self, Ask},
     shared::Shared,
 };
 
 /// Makes changes, one object each.
 #[derive(Clone)]
-pub(crate) struct Writer {
+pub struct Writer {
     pub(crate) client: Client,
     pub(crate) shared: Arc<Shared>,
     pub(crate) deadline: Duration,
+    pub(crate) parallel: usize,
+}
+
+impl diolkos_sink_api::Writer for Writer {
+    fn parallel(&self) -> usize {
+        self.parallel
+    }
+
+    async fn apply(&self, change: Change, permit: &Permit) -> Result<Outcome, WriteError> {
+        let mut flight = Flight::begin(&self.shared, change.key().clone(), permit);
+        match &change {
+            Change::Put { object, hash } => self.put(&mut flight, object, *hash).await,
+            Change::Delete(_) => self.delete(&mut flight).await,
+        }
+    }
 }
 
 impl Writer {
-    pub(crate) async fn change(&self, change: Change) -> Applied {
-        let key = change.key().clone();
-        let mut flight = Flight::begin(&self.shared, key.clone());
-        let result = match &change {
-            Change::Put { object, hash } => self.put(&mut flight, object, *hash).await,
-            Change::Delete(_) => self.delete(&mut flight).await,
-        };
-        Applied { key, result }
-    }
-
     async fn put(
         &self,
         flight: &mut Flight<'_>,
@@ -59,12 +59,11 @@ impl Writer {
     /// Writes an object that we know nothing of. Not by force: if there is one that we have not heard of yet, its
     /// fields are another manager's, and that is a conflict.
     async fn create(&self, flight: &mut Flight<'_>, body: Body<'_>) -> Result<Outcome, WriteError> {
-        let key = flight.key.clone();
-        let meta = match self.apply(&key, &body.json(1, None), false).await {
+        let meta = match self.apply(flight, &body.json(1, None), false).await? {
             Ok(meta) => meta,
             Err(error) => {
                 let conflict = conflicting_managers(&error).map(|managers| belongs_to(&managers));
-                return Err(conflict.unwrap_or_else(|| explain(&key, &error)));
+                return Err(conflict.unwrap_or_else(|| explain(&flight.key, &error)));
             }
         };
         if let Some(others) = shares_spec(&meta) {
@@ -79,25 +78,56 @@ impl Writer {
         })
     }
 
-    /// Writes an object that was ours when we last heard of it. The uid makes it a conflict if that one is gone.
+    /// Writes an object that was ours when we last heard of it, by force. Where it is another one by now, or has
+    /// other labels, that is a conflict, and it is looked at first.
     async fn update(
         &self,
         flight: &mut Flight<'_>,
         body: Body<'_>,
-        known: Entry,
+        mut known: Entry,
     ) -> Result<Outcome, WriteError> {
-        let key = flight.key.clone();
-        let json = body.json(known.generation + 1, Some(known.uid));
-        match self.apply(&key, &json, true).await {
-            Ok(meta) => {
-                self.settle(flight, body, meta).await?;
-                Ok(Outcome::Updated)
+        for last in [false, true] {
+            let json = body.json(known.generation + 1, Some(&known));
+            match self.apply(flight, &json, true).await? {
+                Ok(meta) => {
+                    let meta = self.alone(flight, body, meta).await?;
+                    self.settle(flight, body, meta).await?;
+                    return Ok(Outcome::Updated);
+                }
+                Err(error) if is_another_object(&error) => match self.look(flight).await? {
+                    Some(now) if !now.is_ours() => return Err(unlabelled()),
+                    // Another replica was faster.
+                    Some(now) if now.hash() == Some(body.hash) => return Ok(Outcome::Updated),
+                    Some(now) if now.uid == known.uid && !last => known = now,
+                    _ => return Err(retry(format!("it changed meanwhile: {error}"))),
+                },
+                Err(error) => return Err(explain(&flight.key, &error)),
             }
-            Err(error) if is_another_object(&error) => match self.look(flight).await? {
-                Some(now) if !now.is_ours() => Err(unlabelled()),
-                _ => Err(retry(format!("it changed meanwhile: {error}"))),
-            },
-            Err(error) => Err(explain(&key, &error)),
+        }
+        Err(retry("it keeps changing".to_owned()))
+    }
+
+    /// Takes out of the spec what others added to it. That costs a request only where they did.
+    async fn alone(
+        &self,
+        flight: &mut Flight<'_>,
+        body: Body<'_>,
+        meta: ObjectMeta,
+    ) -> Result<ObjectMeta, WriteError> {
+        let Some(spec) = additions(&meta, &json!(body.object.spec)) else {
+            return Ok(meta);
+        };
+        let written = self.read(flight, &meta)?;
+        // Until the hash is right it is not settled, whatever happens now.
+        flight.learned = Learned::Wrote(written.unsettled());
+        let patch = json!({
+            "metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version},
+            "spec": spec,
+        });
+        let answer = self.ask(flight, &Ask::Merge(&patch)).await?;
+        match answer {
+            Ok(meta) => Ok(meta),
+            Err(error) => Err(explain(&flight.key, &error)),
         }
     }
 
@@ -109,17 +139,14 @@ impl Writer {
         body: Body<'_>,
         meta: ObjectMeta,
     ) -> Result<(), WriteError> {
-        let key = flight.key.clone();
         let written = self.read(flight, &meta)?;
         flight.learned = Learned::Wrote(written.clone());
         if written.hash() == Some(body.hash) {
             return Ok(());
         }
-        let json = body.json(written.generation, Some(written.uid));
-        let meta = self
-            .apply(&key, &json, true)
-            .await
-            .map_err(|error| explain(&key, &error))?;
+        let json = body.json(written.generation, Some(&written));
+        let answer = self.apply(flight, &json, true).await?;
+        let meta = answer.map_err(|error| explain(&flight.key, &error))?;
         let written = self.read(flight, &meta)?;
         let settled = written.hash() == Some(body.hash);
         flight.learned = Learned::Wrote(written);
@@ -146,7 +173,7 @@ impl Writer {
             "kind": key.kind.name(),
             "metadata": {"name": key.name, "namespace": key.namespace, "uid": meta.uid},
         });
-        match self.apply(&key, &nothing, false).await {
+        match self.apply(flight, &nothing, false).await? {
             Ok(meta) => {
                 let entry = self.read(flight, &meta)?;
                 flight.learned = Learned::Saw(Some(entry));
@@ -168,8 +195,13 @@ impl Writer {
             return Err(unlabelled());
         }
         for last in [false, true] {
-            match self.remove(flight, &known).await {
-                Ok(()) => return Ok(Outcome::Deleted),
+            match self.ask_for(flight, &Ask::Delete(&known)).await? {
+                Ok(dying) => {
+                    // With a finalizer it stays for a while, and the watch tells when it is gone.
+                    let dying = dying.and_then(|meta| self.shared.read(flight.key.kind, &meta));
+                    flight.learned = dying.map_or(Learned::Removed(known), Learned::Wrote);
+                    return Ok(Outcome::Deleted);
+                }
                 Err(error) if is_code(&error, 404) => {
                     flight.learned = Learned::Removed(known);
                     return Ok(Outcome::AlreadyGone);
@@ -185,31 +217,11 @@ impl Writer {
         Err(retry("it keeps changing".to_owned()))
     }
 
-    async fn remove(&self, flight: &mut Flight<'_>, known: &Entry) -> Result<(), CallError> {
-        let preconditions = Preconditions {
-            resource_version: Some(known.version.to_string()),
-            uid: Some(known.uid.to_string()),
-        };
-        let params = DeleteParams::default().preconditions(preconditions);
-        let answer = deadline(
-            self.deadline,
-            self.api(&flight.key).delete(&flight.key.name, &params),
-        )
-        .await?;
-        // With a finalizer it stays for a while: the answer is the object, and the watch tells when it is gone.
-        let dying = answer
-            .left()
-            .and_then(|object| self.shared.read(flight.key.kind, &object.metadata));
-        flight.learned = dying.map_or_else(|| Learned::Removed(known.clone()), Learned::Wrote);
-        Ok(())
-    }
-
     /// Reads the object's metadata after a conflict.
     async fn look(&self, flight: &mut Flight<'_>) -> Result<Option<Entry>, WriteError> {
-        let key = flight.key.clone();
-        let answer = deadline(self.deadline, self.api(&key).get_metadata_opt(&key.name)).await;
-        let now = match answer.map_err(|error| explain(&key, &error))? {
-            Some(object) => Some(self.read(flight, &object.metadata)?),
+        let answer = request::look(&self.client, self.deadline, &flight.key).await;
+        let now = match answer.map_err(|error| explain(&flight.key, &error))? {
+            Some(meta) => Some(self.read(flight, &meta)?),
             None => None,
         };
         flight.learned = Learned::Saw(now.clone());
@@ -218,33 +230,39 @@ impl Writer {
 
     fn read(&self, flight: &Flight<'_>, meta: &ObjectMeta) -> Result<Entry, WriteError> {
         let entry = self.shared.read(flight.key.kind, meta);
-        entry.ok_or_else(|| {
-            retry("the API server's answer has no uid or resourceVersion".to_owned())
-        })
+        entry.ok_or_else(unreadable)
     }
 
     async fn apply(
         &self,
-        key: &ObjectKey,
+        flight: &Flight<'_>,
         body: &Value,
         force: bool,
-    ) -> Result<ObjectMeta, CallError> {
-        let params = PatchParams {
-            force,
-            ..PatchParams::apply(label::MANAGER)
-        };
-        let object = deadline(
-            self.deadline,
-            self.api(key).patch(&key.name, &params, &Patch::Apply(body)),
-        )
-        .await?;
-        Ok(object.metadata)
+    ) -> Result<Result<ObjectMeta, CallError>, WriteError> {
+        self.ask(flight, &Ask::Apply { body, force }).await
     }
 
-    /// Answers hold metadata only.
-    fn api(&self, key: &ObjectKey) -> Api<PartialObjectMeta<DynamicObject>> {
-        let resource: ApiResource = resource(key.kind);
-        Api::namespaced_with(self.client.clone(), &key.namespace, &resource)
+    /// As [`Self::ask_for`], where the answer is the object.
+    async fn ask(
+        &self,
+        flight: &Flight<'_>,
+        ask: &Ask<'_>,
+    ) -> Result<Result<ObjectMeta, CallError>, WriteError> {
+        match self.ask_for(flight, ask).await? {
+            Ok(Some(meta)) => Ok(Ok(meta)),
+            Ok(None) => Err(unreadable()),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Sends a request, if it may be sent. The inner error is the API server's.
+    async fn ask_for(
+        &self,
+        flight: &Flight<'_>,
+        ask: &Ask<'_>,
+    ) -> Result<Result<Option<ObjectMeta>, CallError>, WriteError> {
+        flight.permit.check()?;
+        Ok(request::send(&self.client, self.deadline, &flight.key, ask).await)
     }
 }
 
@@ -256,12 +274,14 @@ struct Body<'a> {
 }
 
 impl Body<'_> {
-    fn json(self, generation: i64, uid: Option<Uid>) -> Value {
+    /// With the object that is known it is a conflict if that one has changed or is another one.
+    fn json(self, generation: i64, known: Option<&Entry>) -> Value {
         let mut json = self.object.manifest();
-        json["metadata"]["annotations"][annotation::HASH] =
-            hash_annotation(self.hash, generation).into();
-        if let Some(uid) = uid {
-            json["metadata"]["uid"] = uid.to_string().into();
+        let metadata = &mut json["metadata"];
+        metadata["annotations"][annotation::HASH] = hash_annotation(self.hash, generation).into();
+        if let Some(known) = known {
+            metadata["uid"] = known.uid.to_string().into();
+            metadata["resourceVersion"] = known.version.to_string().into();
         }
         json
     }
@@ -271,15 +291,17 @@ impl Body<'_> {
 struct Flight<'a> {
     shared: &'a Shared,
     key: ObjectKey,
+    permit: &'a Permit,
     learned: Learned,
 }
 
 impl<'a> Flight<'a> {
-    fn begin(shared: &'a Shared, key: ObjectKey) -> Self {
+    fn begin(shared: &'a Shared, key: ObjectKey, permit: &'a Permit) -> Self {
         shared.update(|cache| cache.begin(&key));
         Self {
             shared,
             key,
+            permit,
             learned: Learned::Nothing,
         }
     }
@@ -296,27 +318,6 @@ fn belongs_to(managers: &str) -> WriteError {
     WriteError::Foreign(format!("its fields belong to {managers}"))
 }
 
-/// The managers that own a part of the spec that we own as well. What we made ourselves has none: another manager
-/// comes to share a field only by writing the same value, and the first writer of a foreign object did.
-fn shares_spec(meta: &ObjectMeta) -> Option<String> {
-    let entries = meta.managed_fields.as_deref().unwrap_or_default();
-    let specs = entries
-        .iter()
-        .filter(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty());
-    let specs = specs.filter_map(|entry| {
-        let spec = entry.fields_v1.as_ref()?.0.get("f:spec")?.as_object()?;
-        Some((entry.manager.as_deref().unwrap_or_default(), spec))
-    });
-    let (ours, theirs): (Vec<_>, Vec<_>) =
-        specs.partition(|(manager, _)| *manager == label::MANAGER);
-    let shared = |spec: &serde_json::Map<String, Value>| {
-        ours.iter()
-            .any(|(_, mine)| mine.keys().any(|field| spec.contains_key(field)))
-    };
-    let names: Vec<&str> = theirs
-        .into_iter()
-        .filter(|(_, spec)| shared(spec))
-        .map(|(name, _)| name)
-        .collect();
-    (!names.is_empty()).then(|| names.join(", "))
+fn unreadable() -> WriteError {
+    retry("the API server's answer has no uid or resourceVersion".to_owned())
 }

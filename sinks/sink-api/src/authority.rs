@@ -9,6 +9,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::{sync::watch, time::Instant};
 
+use crate::WriteError;
+
 /// For each registry that this process writes the objects of: until when, on the monotonic clock.
 pub type Terms = BTreeMap<Arc<str>, Instant>;
 
@@ -48,7 +50,52 @@ impl Authority {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The right to make one change, to be asked for immediately before each request.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    authority: Authority,
+    registry: Arc<str>,
+}
+
+impl Permit {
+    /// As much as `authority` permits for objects of `registry`.
+    #[must_use]
+    pub fn new(authority: Authority, registry: Arc<str>) -> Self {
+        Self {
+            authority,
+            registry,
+        }
+    }
+
+    /// For who has the store alone: tests.
+    #[cfg(any(test, feature = "conformance"))]
+    #[must_use]
+    pub fn always() -> Self {
+        Self::new(Authority::always(), "any".into())
+    }
+
+    /// No right at all.
+    #[cfg(any(test, feature = "conformance"))]
+    #[must_use]
+    pub fn never() -> Self {
+        let (_, none) = watch::channel(Arc::default());
+        Self::new(Authority::until(none), "any".into())
+    }
+
+    /// Whether the request may be sent.
+    ///
+    /// # Errors
+    /// [`WriteError::NotPermitted`]: the term is over.
+    pub fn check(&self) -> Result<(), WriteError> {
+        if self.authority.permits(&self.registry) {
+            Ok(())
+        } else {
+            Err(WriteError::NotPermitted(self.registry.clone()))
+        }
     }
 }
 

@@ -125,6 +125,12 @@ macro_rules! conformance_tests {
             what_others_did_while_stopped_is_repaired_at_the_start
             many_changes_are_written_once
             two_writers_agree_and_come_to_rest
+            kept_objects_stay_until_they_are_let_go
+            what_is_there_is_remembered
+            nothing_is_written_without_authority
+            a_sink_asks_before_it_writes
+            writes_stop_when_authority_goes
+            a_removal_comes_first
             it_ends_soon_when_cancelled
             killed_in_a_burst_it_converges
         );

@@ -5,10 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use diolkos_istio::{Kind, Object, ObjectKey};
-use diolkos_model::{ContentHash, ServiceKey};
+use diolkos_istio::{Kind, ObjectKey};
+use diolkos_model::{ContentHash, Instance, ServiceKey, Weight};
 
-use crate::{Change, Desired, Observed, Planned, State};
+use crate::{Desired, Observed, Planned, State};
 
 /// Knows what is there and what should be, and which objects differ.
 #[derive(Debug, Default)]
@@ -17,8 +17,25 @@ pub struct Differ {
     desired: Arc<Desired>,
     /// Who wants each object, over all services.
     wanted: HashMap<ObjectKey, (ServiceKey, ContentHash)>,
-    /// Objects that are perhaps not as they should be.
-    dirty: BTreeSet<ObjectKey>,
+    dirty: Dirty,
+    /// How many of the objects that are there are ours.
+    held: BTreeMap<Kind, usize>,
+}
+
+/// Where something changed since it was last asked.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    /// Objects that are perhaps not as they should be. Where a service wanted it until now and does
+    /// not any more, that one.
+    pub(crate) objects: BTreeMap<ObjectKey, Option<ServiceKey>>,
+    /// Services with fewer endpoints than before.
+    pub(crate) shrunk: BTreeSet<ServiceKey>,
+}
+
+impl Dirty {
+    fn add(&mut self, key: ObjectKey) {
+        self.objects.entry(key).or_default();
+    }
 }
 
 /// What to do about one object.
@@ -41,21 +58,32 @@ pub(crate) enum Step {
 impl Differ {
     /// Takes over a full reading of the sink. What it does not mention is not there.
     pub fn observed_all(&mut self, all: Vec<Observed>) {
+        self.held.clear();
         let before = std::mem::take(&mut self.there);
-        self.dirty.extend(before.into_keys());
-        self.dirty.extend(self.wanted.keys().cloned());
+        for key in before.into_keys().chain(self.wanted.keys().cloned()) {
+            self.dirty.add(key);
+        }
         self.observed(all);
     }
 
     /// Takes over single observations.
     pub fn observed(&mut self, some: Vec<Observed>) {
         for Observed { key, state } in some {
-            self.dirty.insert(key.clone());
-            match state {
-                State::Gone => self.there.remove(&key),
-                state => self.there.insert(key, state),
-            };
+            self.dirty.add(key.clone());
+            self.set(key, state);
         }
+    }
+
+    fn set(&mut self, key: ObjectKey, state: State) {
+        let kind = key.kind;
+        let is_ours = matches!(state, State::Ours { .. });
+        let before = match state {
+            State::Gone => self.there.remove(&key),
+            state => self.there.insert(key, state),
+        };
+        let was_ours = matches!(before, Some(State::Ours { .. }));
+        let held = self.held.entry(kind).or_default();
+        *held = *held + usize::from(is_ours) - usize::from(was_ours);
     }
 
     /// Takes over a new desired state. Only services that changed since the last one are looked at.
@@ -73,14 +101,19 @@ impl Differ {
             }
             if let Some(before) = before {
                 self.retract(key, before);
+                if lost_an_endpoint(before, planned) {
+                    self.dirty.shrunk.insert(key.clone());
+                }
             }
             for (object, hash) in planned.objects() {
                 self.wanted.insert(object.clone(), (key.clone(), *hash));
-                self.dirty.insert(object.clone());
+                self.dirty.add(object.clone());
             }
         }
         if !Arc::ptr_eq(&old.kept, &new.kept) {
-            self.dirty.extend(old.kept.difference(&new.kept).cloned());
+            for key in old.kept.symmetric_difference(&new.kept) {
+                self.dirty.add(key.clone());
+            }
         }
         let now_complete: BTreeSet<&Arc<str>> = new
             .registries
@@ -95,8 +128,15 @@ impl Differ {
             let ours = self.there.iter().filter(|(_, state)| {
                 matches!(state, State::Ours { registry, .. } if now_complete.contains(registry))
             });
-            self.dirty.extend(ours.map(|(key, _)| key.clone()));
+            for (key, _) in ours {
+                self.dirty.add(key.clone());
+            }
         }
+    }
+
+    /// Whether the desired state was taken over.
+    pub(crate) fn follows(&self, desired: &Arc<Desired>) -> bool {
+        Arc::ptr_eq(&self.desired, desired)
     }
 
     fn retract(&mut self, service: &ServiceKey, planned: &Planned) {
@@ -109,40 +149,23 @@ impl Differ {
             {
                 self.wanted.remove(object);
             }
-            self.dirty.insert(object.clone());
+            let dirty = self.dirty.objects.entry(object.clone()).or_default();
+            *dirty = Some(service.clone());
         }
     }
 
-    /// The objects to look at, sorted.
-    #[must_use]
-    pub fn dirty(&self) -> Vec<ObjectKey> {
-        self.dirty.iter().cloned().collect()
-    }
-
-    /// How many objects may differ.
-    #[must_use]
-    pub fn pending(&self) -> usize {
-        self.dirty.len()
-    }
-
-    /// The object has been dealt with.
-    pub fn settled(&mut self, key: &ObjectKey) {
-        self.dirty.remove(key);
+    /// Where to look, since the last call.
+    pub(crate) fn take_dirty(&mut self) -> Dirty {
+        std::mem::take(&mut self.dirty)
     }
 
     /// Takes over the result of a write that worked.
     pub fn written(&mut self, key: &ObjectKey, registry: Arc<str>, hash: Option<ContentHash>) {
-        match hash {
-            Some(_) => self
-                .there
-                .insert(key.clone(), State::Ours { registry, hash }),
-            None => self.there.remove(key),
+        let state = match hash {
+            Some(_) => State::Ours { registry, hash },
+            None => State::Gone,
         };
-    }
-
-    /// Whether the object is ours or should be.
-    pub(crate) fn concerns(&self, key: &ObjectKey) -> bool {
-        self.wanted.contains_key(key) || matches!(self.there.get(key), Some(State::Ours { .. }))
+        self.set(key.clone(), state);
     }
 
     /// The hash that an object should have; `None` if nobody wants it.
@@ -195,29 +218,9 @@ impl Differ {
         }
     }
 
-    /// Builds the changes for some objects of one kind; each service's objects are built once.
-    pub(crate) fn build(&self, puts: &[(ObjectKey, ServiceKey)]) -> Vec<Change> {
-        let mut by_service: BTreeMap<&ServiceKey, BTreeSet<&ObjectKey>> = BTreeMap::new();
-        for (object, service) in puts {
-            by_service.entry(service).or_default().insert(object);
-        }
-        let built = by_service.into_iter().flat_map(|(service, keys)| {
-            let objects: Vec<Object> = self
-                .desired
-                .services
-                .get(service)
-                .map(|planned| planned.build())
-                .unwrap_or_default();
-            objects
-                .into_iter()
-                .filter(move |object| keys.contains(&object.key))
-        });
-        built
-            .map(|object| {
-                let hash = object.content_hash();
-                Change::Put { object, hash }
-            })
-            .collect()
+    /// What a service's objects are made of.
+    pub(crate) fn planned(&self, service: &ServiceKey) -> Option<&Arc<Planned>> {
+        self.desired.services.get(service)
     }
 
     /// Objects that say they are ours but whose registry is not configured: left alone, reported.
@@ -238,29 +241,41 @@ impl Differ {
     /// changed or deleted.
     #[must_use]
     pub fn preview(&self) -> Vec<(ObjectKey, &'static str)> {
-        self.dirty()
-            .into_iter()
+        self.dirty
+            .objects
+            .keys()
             .filter_map(|key| {
-                let what = match self.step(&key) {
+                let what = match self.step(key) {
                     Step::Nothing => return None,
                     Step::Foreign { .. } => "conflict",
                     Step::Delete { .. } => "delete",
-                    Step::Put { .. } if self.there.contains_key(&key) => "change",
+                    Step::Put { .. } if self.there.contains_key(key) => "change",
                     Step::Put { .. } => "create",
                 };
-                Some((key, what))
+                Some((key.clone(), what))
             })
             .collect()
     }
 
-    /// The objects that are there and ours, by kind.
+    /// How many objects are there and ours, by kind.
     #[must_use]
     pub fn held(&self, kind: Kind) -> usize {
-        self.there
-            .iter()
-            .filter(|(key, state)| key.kind == kind && matches!(state, State::Ours { .. }))
-            .count()
+        self.held.get(&kind).copied().unwrap_or_default()
     }
+}
+
+/// Whether an endpoint of `before` is not in `now`, or gets no traffic any more. Both are sorted by id.
+fn lost_an_endpoint(before: &Planned, now: &Planned) -> bool {
+    if now.endpoints() < before.endpoints() {
+        return true;
+    }
+    let serves = |i: &&Instance| i.health.is_healthy() && i.weight != Some(Weight(0));
+    let mut now = now.service().instances.iter().filter(serves).peekable();
+    let before = before.service().instances.iter();
+    before.filter(serves).any(|instance| {
+        while now.next_if(|other| other.id < instance.id).is_some() {}
+        now.next_if(|other| other.id == instance.id).is_none()
+    })
 }
 
 #[cfg(test)]

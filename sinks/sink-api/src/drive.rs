@@ -1,377 +1,464 @@
 //! The loop that makes the desired state true.
 //!
-//! Changes are written in bursts with a gap: istiod pushes to the proxies when no event came for
-//! 100 ms (at the latest after 10 s), so a steady trickle of writes would delay every proxy by 10 s.
+//! Objects are written one by one, as many at once as the sink allows. Meanwhile new desired states,
+//! changes of others and changes of authority are taken in, so that something urgent waits for no more
+//! than one request, however much there is to write. What is not yet done is kept as *which* objects
+//! differ, never as a list of events.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod jobs;
+mod pace;
+mod queue;
+mod results;
+mod retry;
+mod summary;
 
-use diolkos_istio::{Kind, ObjectKey};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+
+use diolkos_istio::{Kind, Object, ObjectKey};
 use diolkos_model::{ContentHash, ServiceKey};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Applied, Change, Desired, Differ, Ledger, Observed, Outcome, Record, Sink, WriteError,
-    diff::Step,
+    Authority, Change, Desired, Differ, Ledger, Observed, Outcome, Planned, Remembered, Sink,
+    SinkError, State, WriteError, Writer,
+    diff::{Dirty, Step},
 };
 
-/// How fast the loop goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// The time without writes after a burst. Above istiod's 100 ms of quiet.
-    pub gap: Duration,
-    /// The most objects built and written at once; bounds memory.
-    pub batch: usize,
-    /// The wait before an object that failed is tried again the first time; doubles up to `slowest`.
-    pub retry: Duration,
-    /// The longest wait before an object that failed is tried again.
-    pub slowest: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            gap: Duration::from_millis(150),
-            batch: 256,
-            retry: Duration::from_millis(500),
-            slowest: Duration::from_secs(60),
-        }
-    }
-}
+use pace::Bursts;
+pub use pace::Pace;
+use queue::{Group, Queue, Stage, Ticket};
+use retry::{Repairs, Retries};
+use summary::Summary;
 
 /// Writes made and failed, one call each: metrics hang here.
 pub type OnApplied = Box<dyn Fn(&ObjectKey, &Result<Outcome, WriteError>) + Send>;
 
-/// How long a batch that is under way may take once we have to stop. What it leaves undone the next
+/// What the loop works with, besides the sink.
+pub struct Driving {
+    /// What should be.
+    pub desired: watch::Receiver<Arc<Desired>>,
+    /// Where people look.
+    pub ledger: Ledger,
+    /// How fast it goes.
+    pub pace: Pace,
+    /// Told of each write.
+    pub on_applied: OnApplied,
+    /// Told once what was there before this process began.
+    pub remember: Option<mpsc::Sender<Vec<Remembered>>>,
+    /// Which registries' objects may be written.
+    pub authority: Authority,
+    /// Ends the loop.
+    pub cancel: CancellationToken,
+}
+
+impl Driving {
+    /// With the usual pace, all authority, and nobody told of anything.
+    #[must_use]
+    pub fn new(
+        desired: watch::Receiver<Arc<Desired>>,
+        ledger: Ledger,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            desired,
+            ledger,
+            pace: Pace::default(),
+            on_applied: Box::new(|_, _| {}),
+            remember: None,
+            authority: Authority::always(),
+            cancel,
+        }
+    }
+}
+
+/// How long writes that are under way may take once we have to stop. What they leave undone the next
 /// start finds.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Runs `sink` until `cancel` fires or the desired state has no publisher any more. On the way out
-/// it finishes the batch that it has begun, if that does not take more than a few seconds.
-pub async fn drive<S: Sink>(
-    sink: S,
-    desired: watch::Receiver<Arc<Desired>>,
-    ledger: Ledger,
-    pace: Pace,
-    on_applied: OnApplied,
-    cancel: CancellationToken,
-) {
+/// Runs `sink` until `cancel` fires, or until the desired state has no publisher any more and is worked
+/// through. On the way out it waits for the writes that are under way, if that does not take more than
+/// a few seconds.
+pub async fn drive<S: Sink>(mut sink: S, driving: Driving) {
     let mut driver = Driver {
-        sink,
+        writer: sink.writer(),
+        name: sink.name(),
+        driving,
         differ: Differ::default(),
-        ledger,
-        pace,
-        on_applied,
-        failed: HashMap::new(),
+        queue: Queue::default(),
+        retries: Retries::default(),
+        repairs: Repairs::default(),
+        parked: HashMap::new(),
+        flights: HashMap::new(),
+        retrying: 0,
+        writes: JoinSet::new(),
+        built: HashMap::new(),
+        bursts: Bursts::default(),
+        picks: 0,
+        summary: Summary::default(),
+        closing: false,
     };
-    driver.run(desired, &cancel).await;
+    driver.run(&mut sink).await;
 }
 
-struct Driver<S> {
-    sink: S,
+/// A write's end.
+type Landed = (ObjectKey, Result<Outcome, WriteError>);
+
+struct Driver<W> {
+    writer: W,
+    name: &'static str,
+    driving: Driving,
     differ: Differ,
-    ledger: Ledger,
-    pace: Pace,
-    on_applied: OnApplied,
-    failed: HashMap<ObjectKey, Failure>,
+    /// An object that differs is in exactly one of these: it waits for its turn …
+    queue: Queue,
+    /// … or for another try …
+    retries: Retries,
+    /// … or for the authority to write objects of this registry …
+    parked: HashMap<ObjectKey, Parked>,
+    /// … or it is being written.
+    flights: HashMap<ObjectKey, Flight>,
+    repairs: Repairs,
+    /// How many of the flights are further tries.
+    retrying: usize,
+    writes: JoinSet<Landed>,
+    /// Objects of services that are being written.
+    built: HashMap<ServiceKey, Built>,
+    bursts: Bursts,
+    picks: usize,
+    summary: Summary,
+    /// There is no publisher any more.
+    closing: bool,
 }
 
-/// An object that could not be written.
-struct Failure {
-    /// What was tried: when something else is wanted it is tried at once.
-    wanted: Option<ContentHash>,
-    tries: u32,
-    due: Instant,
+/// The objects of a service that are not sent yet, and what they were made of.
+struct Built(Arc<Planned>, HashMap<ObjectKey, Object>);
+
+/// A write under way.
+struct Flight {
+    registry: Arc<str>,
+    /// What the object is to become; `None` if it is to go.
+    hash: Option<ContentHash>,
+    /// The service that it is there for.
+    former: Option<ServiceKey>,
+    /// `None` for a further try.
+    ticket: Option<Ticket>,
+    /// What was told of it meanwhile: it counts after the write.
+    observed: Option<State>,
+    /// Something else may be wanted by now, and which service it was for.
+    again: Option<Option<ServiceKey>>,
 }
 
-impl<S: Sink> Driver<S> {
-    async fn run(
-        &mut self,
-        mut desired: watch::Receiver<Arc<Desired>>,
-        cancel: &CancellationToken,
-    ) {
+/// An object of a registry that is not ours to write.
+struct Parked {
+    registry: Arc<str>,
+    /// The service that it is, or was, there for.
+    former: Option<ServiceKey>,
+}
+
+/// What is to be written, after all questions.
+struct Job {
+    change: Change,
+    flight: Flight,
+}
+
+/// Why the loop stopped following the sink.
+enum End {
+    Stop,
+    Deaf(SinkError),
+}
+
+impl<W: Writer> Driver<W> {
+    async fn run<S: Sink>(&mut self, sink: &mut S) {
+        let cancel = self.driving.cancel.clone();
         tokio::select! {
-            () = self.read_all() => {}
+            () = self.begin(sink) => {}
             () = cancel.cancelled() => return,
         }
-        self.take(&mut desired);
-        for (registry, objects) in self.differ.unclaimed() {
-            tracing::warn!(%registry, objects, "objects of a registry that is not configured are left alone; delete them by their label diolkos.io/registry if nobody needs them");
-        }
-        self.count();
         loop {
-            let wrote = self.work(cancel).await;
-            if wrote {
-                self.count();
-            }
-            let gap = if wrote { self.pace.gap } else { Duration::ZERO };
-            tokio::select! {
-                // First: while there is always something to do, it would be left to chance below.
-                biased;
-                () = cancel.cancelled() => return,
-                () = tokio::time::sleep(gap) => {}
-            }
-            let retry_at = self.failed.values().map(|f| f.due).min();
-            let retry = async {
-                match retry_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                changed = desired.changed() => match changed {
-                    Ok(()) => self.take(&mut desired),
-                    Err(_) => return,
-                },
-                drift = self.sink.drift() => match drift {
-                    Ok(observed) => self.drifted(observed),
-                    Err(error) => {
-                        tracing::warn!(sink = self.sink.name(), %error, "cannot watch the sink, reading it anew");
-                        tokio::select! {
-                            () = self.read_again() => {}
-                            () = cancel.cancelled() => return,
-                        }
+            match self.follow(sink).await {
+                End::Stop => break,
+                End::Deaf(error) => {
+                    tracing::warn!(sink = self.name, %error, "cannot watch the sink, reading it anew");
+                    tokio::select! {
+                        () = self.read_again(sink) => {}
+                        () = cancel.cancelled() => break,
                     }
-                },
-                () = retry => {}
+                }
             }
-            // Whatever woke us, both are looked at: else one that is always ready could starve the other.
-            if desired.has_changed().unwrap_or(false) {
-                self.take(&mut desired);
-            }
+        }
+        if tokio::time::timeout(GRACE, self.land_all()).await.is_err() {
+            let under_way = self.flights.len();
+            tracing::warn!(
+                sink = self.name,
+                under_way,
+                "stopping, writes under way are given up"
+            );
         }
     }
 
-    fn count(&self) {
-        let held = Kind::ALL.map(|kind| (kind, self.differ.held(kind)));
-        self.ledger.hold(held.into());
+    async fn begin<S: Sink>(&mut self, sink: &mut S) {
+        self.read_all(sink).await;
+        if let Some(remember) = self.driving.remember.take()
+            && remember.send(sink.remembered()).await.is_err()
+        {
+            tracing::debug!("nobody wants to know what was there before");
+        }
+        self.take_desired();
+        for (registry, objects) in self.differ.unclaimed() {
+            tracing::warn!(%registry, objects, "objects of a registry that is not configured are left alone; delete them by their label diolkos.io/registry if nobody needs them");
+        }
     }
 
     /// Reads the sink when its changes could not be heard. After a pause: that may go on for long
     /// while reading works.
-    async fn read_again(&mut self) {
-        tokio::time::sleep(self.pace.retry).await;
-        self.read_all().await;
+    async fn read_again<S: Sink>(&mut self, sink: &mut S) {
+        tokio::time::sleep(self.driving.pace.retry).await;
+        self.land_all().await;
+        self.read_all(sink).await;
+        self.look(self.differ.generation() + 1);
     }
 
     /// Reads the sink until that works.
-    async fn read_all(&mut self) {
-        let mut wait = self.pace.retry;
+    async fn read_all<S: Sink>(&mut self, sink: &mut S) {
+        let mut wait = self.driving.pace.retry;
         loop {
-            match self.sink.observe().await {
+            match sink.observe().await {
                 Ok(all) => {
-                    self.ledger.readable(None);
+                    self.driving.ledger.readable(None);
                     self.differ.observed_all(all);
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(sink = self.sink.name(), %error, "cannot read the sink, nothing is written");
-                    self.ledger.readable(Some(error.to_string()));
+                    tracing::warn!(sink = self.name, %error, "cannot read the sink, nothing is written");
+                    self.driving.ledger.readable(Some(error.to_string()));
                     tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(self.pace.slowest);
+                    wait = (wait * 2).min(self.driving.pace.slowest);
                 }
             }
         }
     }
 
-    fn take(&mut self, desired: &mut watch::Receiver<Arc<Desired>>) {
-        let new = desired.borrow_and_update().clone();
-        self.differ.desired(&new);
+    /// Writes, and takes in whatever happens. Each thing that may happen is a level that stays until
+    /// it is taken, and the wait for changes of others is not begun anew when something else happens,
+    /// so nothing can starve anything else.
+    async fn follow<S: Sink>(&mut self, sink: &mut S) -> End {
+        let cancel = self.driving.cancel.clone();
+        loop {
+            let mut drift = pin!(sink.drift());
+            let told = loop {
+                let wake = self.turn();
+                if self.closing && self.is_idle() {
+                    return End::Stop;
+                }
+                tokio::select! {
+                    () = cancel.cancelled() => return End::Stop,
+                    told = &mut drift => break told,
+                    changed = self.driving.desired.changed(), if !self.closing => {
+                        self.closing = changed.is_err();
+                        self.take_desired();
+                    }
+                    () = self.driving.authority.changed() => self.unpark(),
+                    Some(landed) = self.writes.join_next() => self.land(landed),
+                    () = sleep_until(wake) => {}
+                }
+            };
+            match told {
+                Ok(observed) => self.drifted(observed),
+                Err(error) => return End::Deaf(error),
+            }
+        }
+    }
+
+    /// Takes in what is there and sends what can be sent. Returns when to do so again, if nothing
+    /// happens before.
+    fn turn(&mut self) -> Option<Instant> {
+        self.take_desired();
+        while let Some(landed) = self.writes.try_join_next() {
+            self.land(landed);
+        }
+        let wake = self.send();
+        self.tell();
+        wake
+    }
+
+    fn tell(&self) {
+        let generation = self.differ.generation();
+        let oldest = self.queue.oldest().unwrap_or(u64::MAX);
+        let pending =
+            self.queue.len() + self.retries.len() + self.parked.len() + self.flights.len();
+        let held = Kind::ALL.map(|kind| (kind, self.differ.held(kind)));
+        let done = generation.min(oldest.saturating_sub(1));
+        self.driving.ledger.progress(pending, done, held.into());
+    }
+
+    /// Whether nothing is under way and nothing can be done at once.
+    fn is_idle(&self) -> bool {
+        self.queue.len() == 0 && self.flights.is_empty()
+    }
+
+    fn take_desired(&mut self) {
+        let new = self.driving.desired.borrow_and_update().clone();
+        if !self.differ.follows(&new) {
+            self.differ.desired(&new);
+            self.look(new.generation);
+        }
     }
 
     fn drifted(&mut self, observed: Vec<Observed>) {
-        for Observed { key, .. } in &observed {
-            // The sink tells of the objects of others as well.
-            if self.differ.concerns(key) {
-                tracing::info!(object = %key, "somebody changed an object");
+        let mut told = Vec::with_capacity(observed.len());
+        for observed in observed {
+            match self.flights.get_mut(&observed.key) {
+                // It tells of before the write or of after it; what the write says comes first.
+                Some(flight) => flight.observed = Some(observed.state),
+                None => told.push(observed),
             }
-            self.failed.remove(key);
         }
-        self.differ.observed(observed);
+        let keys: Vec<ObjectKey> = told.iter().map(|observed| observed.key.clone()).collect();
+        self.differ.observed(told);
+        for key in &keys {
+            self.edited(key);
+        }
+        // The state that is worked through does not count as new because of them.
+        self.look(self.differ.generation() + 1);
     }
 
-    /// Deals with every object that differs. Returns whether anything was written.
-    async fn work(&mut self, cancel: &CancellationToken) -> bool {
-        let now = Instant::now();
-        let mut puts: Vec<(ObjectKey, ServiceKey)> = Vec::new();
-        let mut deletes: Vec<(ObjectKey, Arc<str>)> = Vec::new();
-        for key in self.differ.dirty() {
-            if self
-                .failed
-                .get(&key)
-                .is_some_and(|f| f.due > now && f.wanted == self.differ.wanted_hash(&key))
-            {
-                continue;
-            }
-            match self.differ.step(&key) {
-                Step::Nothing => self.settle(&key),
-                Step::Foreign { registry } => self.foreign(key, registry),
-                Step::Put { service } => puts.push((key, service)),
-                Step::Delete { registry } => deletes.push((key, registry)),
-            }
+    /// Others changed an object, perhaps one of ours.
+    fn edited(&mut self, key: &ObjectKey) {
+        let registry = match self.differ.step(key) {
+            Step::Put { service } => service.registry,
+            Step::Delete { registry } => registry,
+            Step::Nothing | Step::Foreign { .. } => return,
+        };
+        // Else it is perhaps the one that may who writes.
+        let ours = self.driving.authority.permits(&registry);
+        if !ours || self.queue.contains(key) {
+            return;
         }
-        // What is new first: an endpoint or a service that gets another name, namespace or id would
-        // else be missing in between, for as long as a large burst takes. Endpoints come before the
-        // services that select them, and go before them.
-        for kind in Kind::ALL {
-            self.put(&of_kind(&puts, kind), cancel).await;
+        let (now, pace) = (Instant::now(), self.driving.pace);
+        if let Some(count) = self.summary.add("edited", now) {
+            tracing::info!(object = %key, count, "somebody changed objects of ours, this one among them");
         }
-        for kind in Kind::ALL {
-            self.delete(&of_kind(&deletes, kind), cancel).await;
+        if self.retries.contains(key) {
+            self.retries.edited(key, &pace);
+            return;
         }
-        self.ledger
-            .progress(self.differ.pending(), self.differ.generation());
-        !puts.is_empty() || !deletes.is_empty()
+        let Some((repairs, due)) = self.repairs.edited(key, now, &pace) else {
+            return;
+        };
+        self.retries
+            .hold(key, self.differ.wanted_hash(key), now, due);
+        let error = WriteError::Contested { repairs };
+        if let Some(count) = self.summary.add(error.category(), now) {
+            tracing::warn!(object = %key, count, %error, "repairing slowly");
+        }
+        self.note(key, registry, Err(error));
     }
 
+    /// Finds a place for what changed. `since` is the generation that is not worked through before.
+    fn look(&mut self, since: u64) {
+        let Dirty { objects, shrunk } = self.differ.take_dirty();
+        for (key, former) in objects {
+            self.place(key, former, since);
+        }
+        for service in shrunk {
+            self.queue.hurry(&Group::Service(service));
+        }
+    }
+
+    fn place(&mut self, key: ObjectKey, former: Option<ServiceKey>, since: u64) {
+        if let Some(flight) = self.flights.get_mut(&key) {
+            flight.again = Some(former);
+            return;
+        }
+        let (group, stage) = match self.differ.step(&key) {
+            Step::Nothing => return self.settle(&key),
+            Step::Foreign { registry } => return self.foreign(&key, registry),
+            Step::Put { service } => (Group::Service(service), Stage::put(key.kind)),
+            Step::Delete { .. } => {
+                let group = former.map_or_else(|| Group::Orphan(key.clone()), Group::Service);
+                (group, Stage::delete(key.kind))
+            }
+        };
+        if self.retries.contains(&key) {
+            let wanted = self.differ.wanted_hash(&key);
+            self.retries.wants(&key, wanted, &self.driving.pace);
+        } else {
+            self.parked.remove(&key);
+            self.queue.push(key, &group, stage, since);
+        }
+    }
+
+    /// It is as it should be, or nobody wants it.
     fn settle(&mut self, key: &ObjectKey) {
-        self.differ.settled(key);
-        self.failed.remove(key);
-        self.ledger.forget_failure(key);
+        self.queue.remove(key);
+        self.retries.forget(key);
+        self.parked.remove(key);
+        self.driving.ledger.forget_failure(key);
     }
 
     /// Nothing is sent; the object is looked at again when the sink says that it changed.
-    fn foreign(&mut self, key: ObjectKey, registry: Arc<str>) {
-        self.differ.settled(&key);
-        self.failed.remove(&key);
+    fn foreign(&mut self, key: &ObjectKey, registry: Arc<str>) {
+        self.settle(key);
         let result = Err(WriteError::Foreign("it has no label of ours".into()));
-        (self.on_applied)(&key, &result);
-        let at = SystemTime::now();
-        self.ledger.note(
-            key,
-            Record {
-                registry,
-                at,
-                result,
-            },
-        );
+        (self.driving.on_applied)(key, &result);
+        self.note(key, registry, result);
     }
 
-    async fn delete(&mut self, keys: &[(ObjectKey, Arc<str>)], cancel: &CancellationToken) {
-        for chunk in keys.chunks(self.pace.batch.max(1)) {
-            let changes = chunk
-                .iter()
-                .map(|(key, _)| Change::Delete(key.clone()))
-                .collect();
-            let expected = chunk
-                .iter()
-                .map(|(key, registry)| (key.clone(), (registry.clone(), None)))
-                .collect();
-            self.apply(changes, expected, cancel).await;
+    /// Objects wait for authority until there is some: they are placed anew.
+    fn unpark(&mut self) {
+        let authority = &self.driving.authority;
+        let permitted = self
+            .parked
+            .extract_if(|_, parked| authority.permits(&parked.registry));
+        let permitted: Vec<_> = permitted.collect();
+        for (key, parked) in permitted {
+            self.place(key, parked.former, self.differ.generation() + 1);
         }
     }
 
-    async fn put(&mut self, keys: &[(ObjectKey, ServiceKey)], cancel: &CancellationToken) {
-        for chunk in keys.chunks(self.pace.batch.max(1)) {
-            if cancel.is_cancelled() {
-                return;
+    /// Sends as much as may be sent. Returns when more may be, if nothing has to end before.
+    fn send(&mut self) -> Option<Instant> {
+        let slots = self.writer.parallel().max(1);
+        let pace = self.driving.pace;
+        while self.flights.len() < slots {
+            let now = Instant::now();
+            if let Some(at) = self.bursts.closed_until(now, &pace) {
+                let retry = self.retries.next().map(|due| due.max(at));
+                return if self.queue.len() > 0 {
+                    Some(at)
+                } else {
+                    retry
+                };
             }
-            let changes = self.differ.build(chunk);
-            let expected = chunk
-                .iter()
-                .map(|(key, service)| {
-                    let hash = self.differ.wanted_hash(key);
-                    (key.clone(), (service.registry.clone(), hash))
-                })
-                .collect();
-            self.apply(changes, expected, cancel).await;
+            let Some(job) = self.next(slots, now) else {
+                if self.queue.len() == 0 {
+                    self.bursts.over();
+                    self.built.clear();
+                }
+                let may_retry = self.retrying < retry_slots(slots);
+                return self.retries.next().filter(|_| may_retry);
+            };
+            self.bursts.sent(now, &pace);
+            self.launch(job);
         }
-    }
-
-    /// Writes one batch. `expected` has what each object is to become, and which registry it is of.
-    async fn apply(
-        &mut self,
-        changes: Vec<Change>,
-        mut expected: HashMap<ObjectKey, (Arc<str>, Option<ContentHash>)>,
-        cancel: &CancellationToken,
-    ) {
-        if cancel.is_cancelled() {
-            return;
-        }
-        let results = tokio::select! {
-            results = self.sink.apply(changes) => results,
-            () = async { cancel.cancelled().await; tokio::time::sleep(GRACE).await } => {
-                tracing::warn!(sink = self.sink.name(), "stopping, a write under way is given up");
-                return;
-            }
-        };
-        for applied in results {
-            if let Some((registry, hash)) = expected.remove(&applied.key) {
-                self.record(applied, registry, hash);
-            }
-        }
-        for (key, (registry, hash)) in expected {
-            let result = Err(WriteError::Retry {
-                reason: "the sink did not say what came of it".into(),
-                after: None,
-            });
-            self.record(Applied { key, result }, registry, hash);
-        }
-    }
-
-    fn record(&mut self, applied: Applied, registry: Arc<str>, hash: Option<ContentHash>) {
-        let Applied { key, result } = applied;
-        (self.on_applied)(&key, &result);
-        match &result {
-            Ok(outcome) => {
-                tracing::debug!(object = %key, ?outcome, "written");
-                self.differ.written(&key, registry.clone(), hash);
-                self.differ.settled(&key);
-                self.failed.remove(&key);
-            }
-            Err(error) => {
-                tracing::warn!(object = %key, %error, "cannot write");
-                self.defer(&key, error, hash);
-            }
-        }
-        let at = SystemTime::now();
-        self.ledger.note(
-            key,
-            Record {
-                registry,
-                at,
-                result,
-            },
-        );
-    }
-
-    fn defer(&mut self, key: &ObjectKey, error: &WriteError, wanted: Option<ContentHash>) {
-        let tries = self
-            .failed
-            .get(key)
-            .filter(|f| f.wanted == wanted)
-            .map_or(0, |f| f.tries);
-        let doubled = self.pace.retry.saturating_mul(1 << tries.min(16));
-        let wait = match error {
-            WriteError::Retry {
-                after: Some(after), ..
-            } => (*after).max(self.pace.retry),
-            WriteError::Retry { .. } => doubled,
-            // Waiting does not mend these; a change of the object or of the sink does.
-            _ => doubled.max(self.pace.slowest / 6),
-        };
-        let due = Instant::now() + wait.min(self.pace.slowest);
-        self.failed.insert(
-            key.clone(),
-            Failure {
-                wanted,
-                tries: tries.saturating_add(1),
-                due,
-            },
-        );
+        None
     }
 }
 
-fn of_kind<T: Clone>(keys: &[(ObjectKey, T)], kind: Kind) -> Vec<(ObjectKey, T)> {
-    keys.iter()
-        .filter(|(key, _)| key.kind == kind)
-        .cloned()
-        .collect()
+/// How many slots objects may hold that failed before.
+fn retry_slots(slots: usize) -> usize {
+    (slots / 4).max(1)
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]

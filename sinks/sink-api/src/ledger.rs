@@ -68,7 +68,7 @@ impl Ledger {
         self.read(|inner| inner.generation)
     }
 
-    /// The objects of ours that are there, by kind, as of the last burst of writes.
+    /// The objects of ours that are there, by kind.
     #[must_use]
     pub fn held(&self) -> BTreeMap<Kind, usize> {
         self.read(|inner| inner.held.clone())
@@ -102,7 +102,7 @@ impl Ledger {
 
     /// For sinks that are not driven by [`crate::drive`]: a generation was worked through.
     pub fn finished(&self, generation: u64) {
-        self.progress(0, generation);
+        self.write(|inner| inner.generation = generation);
     }
 
     pub(crate) fn note(&self, key: ObjectKey, record: Record) {
@@ -125,15 +125,12 @@ impl Ledger {
         });
     }
 
-    pub(crate) fn progress(&self, pending: usize, generation: u64) {
+    pub(crate) fn progress(&self, pending: usize, generation: u64, held: BTreeMap<Kind, usize>) {
         self.write(|inner| {
             inner.pending = pending;
             inner.generation = generation;
+            inner.held = held;
         });
-    }
-
-    pub(crate) fn hold(&self, held: BTreeMap<Kind, usize>) {
-        self.write(|inner| inner.held = held);
     }
 
     pub(crate) fn readable(&self, error: Option<String>) {

@@ -1,9 +1,9 @@
 //! What a sink must do, and the loop that drives it.
 //!
 //! ```text
-//! engine ── watch<Arc<Desired>> ──► drive(): differ ─► batches ─► Sink::apply ──► API server, files
-//!                                      ▲                              │
-//!                                      └── Sink::observe / drift ◄────┘
+//! engine ── watch<Arc<Desired>> ──► drive(): differ ─► queue ─► slots ─► Writer::apply ──► API server, files
+//!                                      ▲                                    │
+//!                                      └────── Sink::observe / drift ◄──────┘
 //! ```
 //!
 //! # What a [`Sink`] guarantees
@@ -11,7 +11,7 @@
 //! 1. **[`Sink::observe`] tells all that is there**: our objects with the hash that they were
 //!    written with, and the names that others hold (as [`State::Foreign`]). The first diff after a
 //!    start is exact, so a restart with nothing changed writes nothing.
-//! 2. **A result for each change.** One bad object holds nobody back.
+//! 2. **A result for each change**, however many are made at once. One bad object holds nobody back.
 //! 3. **Foreign objects stay.** Neither [`Change::Put`] nor [`Change::Delete`] touches an object
 //!    that is not ours *at the moment of the write*; the answer is [`WriteError::Foreign`].
 //! 4. **Patched, never replaced by delete and create**: what others put on our objects (allocated
@@ -20,6 +20,7 @@
 //! 6. **Deadlines.** Every call ends in bounded time.
 //! 7. **[`Sink::drift`] tells what others changed**, not the echo of our own writes. Dropping its
 //!    future loses nothing.
+//! 8. **[`Permit::check`] before each request** that changes something, immediately.
 //!
 //! The `conformance` feature holds the suite that every sink must pass against the real thing.
 
@@ -40,9 +41,9 @@ mod ledger;
 #[cfg(any(test, feature = "conformance"))]
 mod shop;
 
-pub use authority::{Authority, Terms};
+pub use authority::{Authority, Permit, Terms};
 pub use diff::Differ;
-pub use drive::{OnApplied, Pace, drive};
+pub use drive::{Driving, OnApplied, Pace, drive};
 pub use ledger::{Ledger, Record, Totals};
 
 /// An object that is there.
@@ -73,7 +74,7 @@ pub enum State {
 
 /// One thing to do.
 #[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // a batch is mostly puts, and it is moved, not copied
+#[allow(clippy::large_enum_variant)] // most are puts, and they are moved, not copied
 pub enum Change {
     /// Make it so.
     Put {
@@ -95,15 +96,6 @@ impl Change {
             Self::Delete(key) => key,
         }
     }
-}
-
-/// What came of a change.
-#[derive(Debug)]
-pub struct Applied {
-    /// The object.
-    pub key: ObjectKey,
-    /// What was done, or why not.
-    pub result: Result<Outcome, WriteError>,
 }
 
 /// What was done.
@@ -154,9 +146,21 @@ pub enum WriteError {
     Retry {
         /// What happened.
         reason: String,
-        /// When to come again, where the other side said so.
+        /// How long the other side asked to be left alone: nothing at all is sent to it before.
         after: Option<Duration>,
     },
+    /// Somebody else changes it whenever we have made it right. Said by the loop, not by sinks.
+    #[error(
+        "somebody keeps changing it ({repairs} repairs so far, the next one is delayed); find out who (`kubectl get --show-managed-fields`) and make them stop"
+    )]
+    Contested {
+        /// How often it was made right since it was last left alone for a minute.
+        repairs: u32,
+    },
+    /// This process may not write the objects of the registry, or not any more; another one does. No
+    /// failure: the loop waits for its [`Authority`].
+    #[error("another replica writes the objects of the registry {0}")]
+    NotPermitted(Arc<str>),
 }
 
 impl WriteError {
@@ -169,6 +173,8 @@ impl WriteError {
             Self::Invalid(_) => "Invalid",
             Self::Denied(_) => "Denied",
             Self::Retry { .. } => "WriteFailed",
+            Self::Contested { .. } => "Contested",
+            Self::NotPermitted(_) => "NotPermitted",
         }
     }
 }
@@ -180,15 +186,35 @@ pub struct SinkError(pub String);
 
 /// Where objects go. See the [crate documentation](crate) for what it guarantees.
 pub trait Sink: Send + 'static {
+    /// What makes changes.
+    type Writer: Writer;
+
     /// For logs and metrics: `kubernetes`, `directory`, …
     fn name(&self) -> &'static str;
 
     /// Reads all that is there.
     fn observe(&mut self) -> impl Future<Output = Result<Vec<Observed>, SinkError>> + Send;
 
+    /// Our objects among those that [`Self::observe`] read last, with the service that each is there
+    /// for. Objects that do not name their service are left out.
+    fn remembered(&self) -> Vec<Remembered>;
+
     /// Waits for changes that others made. Never returns where that cannot be known.
     fn drift(&mut self) -> impl Future<Output = Result<Vec<Observed>, SinkError>> + Send;
 
-    /// Makes changes, all of one kind, in any order or at once. Returns one result for each.
-    fn apply(&mut self, changes: Vec<Change>) -> impl Future<Output = Vec<Applied>> + Send;
+    /// A handle that makes changes, while the sink listens.
+    fn writer(&self) -> Self::Writer;
+}
+
+/// Makes changes to what a [`Sink`] holds.
+pub trait Writer: Clone + Send + Sync + 'static {
+    /// How many changes may be under way at once.
+    fn parallel(&self) -> usize;
+
+    /// Makes one change. There is never another one of the same object under way.
+    fn apply(
+        &self,
+        change: Change,
+        permit: &Permit,
+    ) -> impl Future<Output = Result<Outcome, WriteError>> + Send;
 }

@@ -254,7 +254,7 @@ proptest! {
         if let Some(old) = bytes.get_mut(place) {
             *old = byte;
         }
-        if let Some(Content { state: State::Ours { hash: Some(hash), .. }, key }) = from_yaml(&bytes)
+        if let Some(Content { state: State::Ours { hash: Some(hash), .. }, key, .. }) = from_yaml(&bytes)
             && key == object.key
         {
             prop_assert_eq!(hash, object.content_hash());

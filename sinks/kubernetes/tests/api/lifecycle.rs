@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use diolkos_istio::{Object, Spec};
-use diolkos_sink_api::{Outcome, Sink};
+use diolkos_sink_api::Outcome;
 use diolkos_testkit::eventually;
 
 use crate::support::{
-    Bed, NAMESPACE, SOON, all, by_key, delete, drifts, nothing_but, observed, one, ours, put,
+    Bed, NAMESPACE, SOON, all, all_at_once, delete, drifts, nothing_but, observed, one, ours, put,
     service_entry, workload_entry,
 };
 
@@ -26,9 +26,9 @@ async fn objects_are_made_changed_and_removed_with_one_request_each() -> Result<
     let mut objects: Vec<Object> = (0..20)
         .map(|n| workload_entry(&format!("w{n:02}"), &format!("10.0.0.{n}")))
         .collect();
-    let made = sink.apply(objects.iter().map(put).collect()).await;
+    let made = all_at_once(&sink, objects.iter().map(put)).await;
     assert!(
-        made.iter().all(|a| a.result == Ok(Outcome::Created)),
+        made.values().all(|r| *r == Ok(Outcome::Created)),
         "{made:?}"
     );
     bed.cost(2, &[("patch", 20)]).await;
@@ -48,9 +48,9 @@ async fn objects_are_made_changed_and_removed_with_one_request_each() -> Result<
         let address = address_of(object).replace("10.0.0", "10.0.1");
         *object = workload_entry(&object.key.name, &address);
     }
-    let changed = sink.apply(objects.iter().map(put).collect()).await;
+    let changed = all_at_once(&sink, objects.iter().map(put)).await;
     assert!(
-        changed.iter().all(|a| a.result == Ok(Outcome::Updated)),
+        changed.values().all(|r| *r == Ok(Outcome::Updated)),
         "{changed:?}"
     );
     bed.cost(22, &[("patch", 20)]).await;
@@ -59,15 +59,15 @@ async fn objects_are_made_changed_and_removed_with_one_request_each() -> Result<
         "10.0.1.3"
     );
 
-    let removed = sink.apply(objects[1..].iter().map(delete).collect()).await;
+    let removed = all_at_once(&sink, objects[1..].iter().map(delete)).await;
     assert!(
-        removed.iter().all(|a| a.result == Ok(Outcome::Deleted)),
+        removed.values().all(|r| *r == Ok(Outcome::Deleted)),
         "{removed:?}"
     );
     bed.cost(42, &[("delete", 19)]).await;
-    let again = sink.apply(objects[1..].iter().map(delete).collect()).await;
+    let again = all_at_once(&sink, objects[1..].iter().map(delete)).await;
     assert!(
-        again.iter().all(|a| a.result == Ok(Outcome::AlreadyGone)),
+        again.values().all(|r| *r == Ok(Outcome::AlreadyGone)),
         "{again:?}"
     );
 
@@ -92,14 +92,14 @@ async fn a_restart_finds_what_was_written() -> Result<()> {
         all.sort_by(|a, b| a.key.cmp(&b.key));
         all
     };
-    sink.apply(objects.iter().map(put).collect()).await;
+    all_at_once(&sink, objects.iter().map(put)).await;
     assert_eq!(all(&mut sink).await?, expect(&objects));
     assert_eq!(all(&mut bed.blind_sink()).await?, expect(&objects));
 
     // A change of the spec, and one of labels alone, which does not move the generation.
     objects[0] = service_entry("orders", 81);
     objects[1].labels.insert("team".into(), "a".into());
-    let results = by_key(sink.apply(objects.iter().map(put).collect()).await);
+    let results = all_at_once(&sink, objects.iter().map(put)).await;
     assert!(
         results.values().all(|r| *r == Ok(Outcome::Updated)),
         "{results:?}"
@@ -132,9 +132,9 @@ async fn two_sinks_that_write_the_same_agree() -> Result<()> {
         .map(|n| service_entry(&format!("s{n}"), 80))
         .collect();
     let changes = || objects.iter().map(put).collect::<Vec<_>>();
-    let (first, second) = tokio::join!(a.apply(changes()), b.apply(changes()));
-    for applied in first.into_iter().chain(second) {
-        assert!(applied.result.is_ok(), "{applied:?}");
+    let (first, second) = tokio::join!(all_at_once(&a, changes()), all_at_once(&b, changes()));
+    for (key, result) in first.into_iter().chain(second) {
+        assert!(result.is_ok(), "{key}: {result:?}");
     }
     for sink in [&mut a, &mut b] {
         eventually(SOON, "the hashes of all", async || {

@@ -62,7 +62,7 @@ async fn hand_edits_and_removals_are_told_and_repaired() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_others_add_survives_our_updates() -> Result<()> {
+async fn what_others_add_to_metadata_and_status_survives_our_updates() -> Result<()> {
     let bed = Bed::start().await?;
     let mut sink = bed.sink().await?;
     let marker = service_entry("marker", 80);
@@ -98,7 +98,7 @@ async fn what_others_add_survives_our_updates() -> Result<()> {
     assert_eq!(one(&mut sink, put(&object)).await, Ok(Outcome::Updated));
     let now = bed.get(key).await?;
     assert_eq!(now["spec"]["ports"][0]["number"], 81);
-    assert_eq!(now["spec"]["exportTo"], json!(["."]));
+    assert_eq!(now["spec"].get("exportTo"), None, "the spec is ours alone");
     assert_eq!(now["metadata"]["labels"]["team"], "a");
     assert_eq!(now["metadata"]["annotations"]["note"], "b");
     assert_eq!(now["status"], status["status"]);

@@ -9,7 +9,7 @@ use diolkos_sink_api::{Outcome, Sink, WriteError};
 use diolkos_sink_kubernetes::KubernetesSink;
 use diolkos_testkit::{Kubernetes, eventually};
 
-use crate::support::{Bed, SOON, by_key, one, put, service_entry, workload_entry};
+use crate::support::{Bed, SOON, all_at_once, one, put, service_entry, workload_entry};
 
 #[tokio::test]
 async fn one_bad_object_holds_nobody_back() -> Result<()> {
@@ -27,7 +27,7 @@ async fn one_bad_object_holds_nobody_back() -> Result<()> {
         workload_entry("good", "10.0.0.1"),
     ];
     let all = [&bad, &nowhere, &good[0], &good[1]];
-    let mut results = by_key(sink.apply(all.into_iter().map(put).collect()).await);
+    let mut results = all_at_once(&sink, all.into_iter().map(put)).await;
     for object in &good {
         assert_eq!(results.remove(&object.key), Some(Ok(Outcome::Created)));
     }

@@ -9,7 +9,7 @@ use diolkos_istio::{
     WorkloadSelector, label,
 };
 use diolkos_kube_ext::{Client, USER_AGENT};
-use diolkos_sink_api::{Applied, Change, Observed, Outcome, Sink, State, WriteError};
+use diolkos_sink_api::{Change, Observed, Outcome, Permit, Sink, State, WriteError, Writer as _};
 use diolkos_sink_kubernetes::KubernetesSink;
 use diolkos_testkit::{Kubernetes, eventually, kubernetes::Builder};
 use serde_json::Value;
@@ -188,13 +188,28 @@ pub(crate) fn delete(object: &Object) -> Change {
 
 /// Makes one change.
 pub(crate) async fn one(sink: &mut KubernetesSink, change: Change) -> Result<Outcome, WriteError> {
-    let mut applied = sink.apply(vec![change]).await;
-    assert_eq!(applied.len(), 1, "{applied:?}");
-    applied.remove(0).result
+    sink.writer().apply(change, &Permit::always()).await
 }
 
-pub(crate) fn by_key(applied: Vec<Applied>) -> BTreeMap<ObjectKey, Result<Outcome, WriteError>> {
-    applied.into_iter().map(|a| (a.key, a.result)).collect()
+/// What came of changes, by object.
+pub(crate) type Results = BTreeMap<ObjectKey, Result<Outcome, WriteError>>;
+
+/// Makes changes at once.
+pub(crate) async fn all_at_once(
+    sink: &KubernetesSink,
+    changes: impl IntoIterator<Item = Change>,
+) -> Results {
+    let writes = changes.into_iter().map(|change| {
+        let writer = sink.writer();
+        async move {
+            let key = change.key().clone();
+            (key, writer.apply(change, &Permit::always()).await)
+        }
+    });
+    futures::future::join_all(writes)
+        .await
+        .into_iter()
+        .collect()
 }
 
 pub(crate) fn ours(object: &Object) -> State {

@@ -10,11 +10,18 @@ use anyhow::{Context as _, Result, bail, ensure};
 use diolkos_istio::{Object, ObjectKey};
 use diolkos_plan::Endpoints;
 use serde_json::Value;
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Fixture;
-use crate::{Desired, Ledger, Outcome, Pace, WriteError, drive, shop::Shop};
+use crate::{
+    Authority, Desired, Driving, Ledger, Outcome, Pace, Remembered, Terms, WriteError, drive,
+    shop::Shop,
+};
 
 /// Far above what anything takes; only a failing case waits so long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) const WORK: &str = "work";
 /// The registry whose endpoints are in the service entries.
 pub(super) const INLINE: &str = "inline";
+/// A registry for what other registries must not be concerned by.
+pub(super) const ELSEWHERE: &str = "elsewhere";
 /// A service of [`WORK`] whose objects are removed by hand to see that everything before was heard.
 const CANARY: &str = "canary";
 
@@ -33,6 +42,8 @@ type Log = Arc<Mutex<Vec<(ObjectKey, Result<Outcome, WriteError>)>>>;
 
 pub(super) struct Driver {
     desired: watch::Sender<Arc<Desired>>,
+    terms: watch::Sender<Arc<Terms>>,
+    pub(super) remembered: mpsc::Receiver<Vec<Remembered>>,
     pub(super) ledger: Ledger,
     cancel: CancellationToken,
     task: JoinHandle<()>,
@@ -45,6 +56,11 @@ pub(super) struct Mark {
 }
 
 impl Mark {
+    /// Whether the store is as it was.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.versions == other.versions
+    }
+
     pub(super) fn version(&self, key: &ObjectKey) -> Option<&str> {
         self.versions.get(key).map(String::as_str)
     }
@@ -96,20 +112,34 @@ impl<F: Fixture> Bed<F> {
             ..Pace::default()
         };
         let log = self.log.clone();
-        let task = tokio::spawn(drive(
-            self.fixture.sink(),
-            receiver,
-            ledger.clone(),
+        let (terms, authority) = watch::channel(Arc::new(for_ever()));
+        let (remember, remembered) = mpsc::channel(1);
+        let driving = Driving {
             pace,
-            Box::new(move |key, result| locked(&log).push((key.clone(), result.clone()))),
-            cancel.clone(),
-        ));
+            on_applied: Box::new(move |key, result| {
+                locked(&log).push((key.clone(), result.clone()));
+            }),
+            remember: Some(remember),
+            authority: Authority::until(authority),
+            ..Driving::new(receiver, ledger.clone(), cancel.clone())
+        };
+        let task = tokio::spawn(drive(self.fixture.sink(), driving));
         self.drivers.push(Driver {
             desired,
+            terms,
+            remembered,
             ledger,
             cancel,
             task,
         });
+    }
+
+    /// From now on no driver may write, or all may.
+    pub(super) fn permit(&self, on: bool) {
+        let terms = if on { for_ever() } else { Terms::new() };
+        for driver in &self.drivers {
+            driver.terms.send_replace(Arc::new(terms.clone()));
+        }
     }
 
     /// Cancels all drivers and returns how long they take to end.
@@ -297,6 +327,14 @@ impl<F: Fixture> Bed<F> {
         let stored = self.fixture.read(key).await?;
         stored.with_context(|| format!("{key} is missing"))
     }
+}
+
+/// Terms that outlast any test.
+fn for_ever() -> Terms {
+    let end = Instant::now() + 100 * PATIENCE;
+    [WORK, INLINE, ELSEWHERE]
+        .map(|registry| (registry.into(), end))
+        .into()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -7,21 +7,26 @@
 )]
 
 mod others;
+mod trouble;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use diolkos_istio::{Object, ObjectKey};
 use diolkos_plan::Endpoints;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 use super::{
     FOREIGN_NAME, FOREIGN_VALUE, Fixture,
-    bed::{Bed, INLINE, Mark, PATIENCE, WORK},
+    bed::{Bed, ELSEWHERE, INLINE, Mark, PATIENCE, WORK},
 };
-use crate::{Applied, Change, Outcome, Sink, WriteError};
+use crate::{Change, Outcome, Permit, Sink, WriteError, Writer};
 
 pub use others::*;
+pub use trouble::*;
 
 /// Objects of both kinds are stored with labels, annotations and spec as they should be.
 pub async fn objects_are_written_as_they_should_be<F: Fixture>(fixture: F) -> Result<()> {
@@ -247,8 +252,11 @@ pub async fn an_object_that_became_foreign_a_moment_ago_stays<F: Fixture>(
     let [workload, entry] = two(bed.shop.objects(WORK, "orders"))?;
     let mut sink = bed.fixture.sink();
     sink.observe().await?;
-    only_ok(&sink.apply(vec![put(&workload)]).await)?;
-    only_ok(&sink.apply(vec![put(&entry)]).await)?;
+    let writer = sink.writer();
+    for object in [&workload, &entry] {
+        let made = writer.apply(put(object), &Permit::always()).await;
+        ensure!(made == Ok(Outcome::Created), "{made:?}");
+    }
     for key in [&workload.key, &entry.key] {
         bed.fixture.delete(key).await?;
         bed.fixture.put_foreign(key).await?;
@@ -265,17 +273,16 @@ pub async fn an_object_that_became_foreign_a_moment_ago_stays<F: Fixture>(
         Change::Delete(workload.key.clone()),
         Change::Delete(other.key.clone()),
     ] {
-        let applied = sink.apply(vec![change.clone()]).await;
-        let foreign =
-            matches!(&*applied, [one] if matches!(one.result, Err(WriteError::Foreign(_))));
-        ensure!(foreign, "{change:?}: {applied:?}");
+        let result = writer.apply(change.clone(), &Permit::always()).await;
+        let foreign = matches!(result, Err(WriteError::Foreign(_)));
+        ensure!(foreign, "{change:?}: {result:?}");
     }
     let after = bed.mark().await?;
     let keys = [workload.key, entry.key, other.key];
     stays(&before, &after, &keys)
 }
 
-/// [2] Each change gets one result, whatever comes of the others.
+/// [2] Each change has its result, whatever comes of the others at the same time.
 pub async fn every_change_has_its_result<F: Fixture>(fixture: F) -> Result<()> {
     let mut bed = Bed::new(fixture);
     for name in 0..40 {
@@ -286,24 +293,22 @@ pub async fn every_change_has_its_result<F: Fixture>(fixture: F) -> Result<()> {
     bed.fixture.put_foreign(&objects[7].key).await?;
     let mut sink = bed.fixture.sink();
     sink.observe().await?;
-    let applied = sink.apply(objects.iter().map(put).collect()).await;
-    each_once(&objects, &applied)?;
-    for Applied { key, result } in &applied {
+    let changes = objects.iter().map(put).collect();
+    for (key, result) in at_once(&sink.writer(), changes).await? {
         let expected = match result {
-            Err(WriteError::Foreign(_)) => *key == objects[7].key,
-            result => *result == Ok(Outcome::Created) && *key != objects[7].key,
+            Err(WriteError::Foreign(_)) => key == objects[7].key,
+            ref result => *result == Ok(Outcome::Created) && key != objects[7].key,
         };
         ensure!(expected, "{key}: {result:?}");
     }
-    let delete = |object: &Object| Change::Delete(object.key.clone());
     bed.fixture.delete(&objects[8].key).await?;
-    let applied = sink.apply(objects.iter().map(delete).collect()).await;
-    each_once(&objects, &applied)?;
-    for Applied { key, result } in &applied {
+    let delete = |object: &Object| Change::Delete(object.key.clone());
+    let changes = objects.iter().map(delete).collect();
+    for (key, result) in at_once(&sink.writer(), changes).await? {
         let expected = match result {
-            Err(WriteError::Foreign(_)) => *key == objects[7].key,
-            Ok(Outcome::AlreadyGone) => *key == objects[8].key,
-            result => *result == Ok(Outcome::Deleted),
+            Err(WriteError::Foreign(_)) => key == objects[7].key,
+            Ok(Outcome::AlreadyGone) => key == objects[8].key,
+            ref result => *result == Ok(Outcome::Deleted),
         };
         ensure!(expected, "{key}: {result:?}");
     }
@@ -457,7 +462,6 @@ pub async fn what_others_put_on_an_object_survives<F: Fixture>(fixture: F) -> Re
 /// Group `namespaces`. [2] A namespace that is missing costs its own objects only, and they come
 /// when it does.
 pub async fn what_cannot_be_written_holds_nobody_back<F: Fixture>(fixture: F) -> Result<()> {
-    const ELSEWHERE: &str = "elsewhere";
     let mut bed = Bed::new(fixture);
     bed.shop
         .registry(ELSEWHERE, "not-yet-there", Endpoints::WorkloadEntry);
@@ -494,10 +498,11 @@ pub async fn calls_end_though_the_store_hangs<F: Fixture>(fixture: F) -> Result<
     let mut sink = bed.fixture.sink();
     sink.observe().await?;
     bed.fixture.hang(true).await?;
-    let applied = timeout(PATIENCE, sink.apply(vec![put(&workload)]));
-    let applied = applied.await.context("a write does not end")?;
-    let retry = matches!(&*applied, [one] if matches!(one.result, Err(WriteError::Retry { .. })));
-    ensure!(retry, "{applied:?}");
+    let (writer, permit) = (sink.writer(), Permit::always());
+    let result = timeout(PATIENCE, writer.apply(put(&workload), &permit)).await;
+    let result = result.context("a write does not end")?;
+    let retry = matches!(result, Err(WriteError::Retry { .. }));
+    ensure!(retry, "{result:?}");
     let begin = Instant::now();
     bed.publish();
     let took = bed.stop().await?;
@@ -526,18 +531,25 @@ fn put(object: &Object) -> Change {
     Change::Put { object, hash }
 }
 
-fn only_ok(applied: &[Applied]) -> Result<()> {
-    let ok = matches!(applied, [one] if one.result.is_ok());
-    ensure!(ok, "{applied:?}");
-    Ok(())
-}
-
-fn each_once(objects: &[Object], applied: &[Applied]) -> Result<()> {
-    let asked: BTreeSet<_> = objects.iter().map(|object| &object.key).collect();
-    let told: BTreeSet<_> = applied.iter().map(|applied| &applied.key).collect();
-    ensure!(applied.len() == asked.len(), "{} results", applied.len());
-    ensure!(asked == told, "asked: {asked:?}; told: {told:?}");
-    Ok(())
+/// Makes changes at once, as many as the sink takes.
+async fn at_once<W: Writer>(
+    writer: &W,
+    changes: Vec<Change>,
+) -> Result<Vec<(ObjectKey, Result<Outcome, WriteError>)>> {
+    let mut writes = JoinSet::new();
+    let mut results = Vec::new();
+    for change in changes {
+        if writes.len() >= writer.parallel() {
+            results.extend(writes.join_next().await.transpose()?);
+        }
+        let writer = writer.clone();
+        writes.spawn(async move {
+            let key = change.key().clone();
+            (key, writer.apply(change, &Permit::always()).await)
+        });
+    }
+    results.extend(writes.join_all().await);
+    Ok(results)
 }
 
 fn two<T>(items: Vec<T>) -> Result<[T; 2]> {

@@ -37,7 +37,7 @@ fn written(shop: &Shop, registry: &str) -> Vec<Observed> {
 /// Deals with all that is dirty as if each write worked, and returns the steps.
 fn settle(differ: &mut Differ) -> Vec<(ObjectKey, Step)> {
     let mut steps = Vec::new();
-    for key in differ.dirty() {
+    for key in differ.take_dirty().objects.into_keys() {
         let step = differ.step(&key);
         match &step {
             Step::Put { service } => {
@@ -47,7 +47,6 @@ fn settle(differ: &mut Differ) -> Vec<(ObjectKey, Step)> {
             Step::Delete { registry } => differ.written(&key, registry.clone(), None),
             Step::Nothing | Step::Foreign { .. } => {}
         }
-        differ.settled(&key);
         if step != Step::Nothing {
             steps.push((key, step));
         }
@@ -75,7 +74,7 @@ fn a_restart_with_nothing_changed_has_nothing_to_do() {
     let mut differ = Differ::default();
     differ.observed_all(written(&shop, "one"));
     differ.desired(&shop.publish());
-    assert_eq!(differ.pending(), 3);
+    assert_eq!(differ.dirty.objects.len(), 3);
     assert_eq!(differ.preview(), []);
     assert_eq!(settle(&mut differ), []);
     assert_eq!(differ.held(Kind::WorkloadEntry), 2);
@@ -91,11 +90,17 @@ fn only_what_changed_is_looked_at() {
     assert_eq!(settle(&mut differ).len(), 4);
     shop.put("one", "stock", &["a", "b"], 80);
     differ.desired(&shop.publish());
-    assert!(differ.dirty().iter().all(|key| key.name.contains("stock")));
+    assert!(
+        differ
+            .dirty
+            .objects
+            .keys()
+            .all(|key| key.name.contains("stock"))
+    );
     let steps = settle(&mut differ);
     assert_eq!(steps.len(), 1, "{steps:?}");
     differ.desired(&shop.publish());
-    assert_eq!(differ.pending(), 0);
+    assert!(differ.dirty.objects.is_empty());
 }
 
 #[test]
@@ -205,32 +210,33 @@ fn a_second_reading_finds_what_is_missing_in_it() {
 }
 
 #[test]
-fn built_objects_are_the_ones_that_were_asked_for() {
+fn a_service_that_loses_an_endpoint_is_named_and_so_are_its_former_objects() {
     let mut shop = shop();
-    shop.put("one", "orders", &["a", "b", "c"], 80);
-    shop.put("two", "stock", &["a"], 80);
+    shop.put("one", "orders", &["a", "b"], 80);
+    shop.put("two", "stock", &["a", "b"], 80);
     let mut differ = Differ::default();
     differ.desired(&shop.publish());
-    let puts: Vec<_> = differ
-        .dirty()
-        .into_iter()
-        .skip(1)
-        .filter_map(|key| match differ.step(&key) {
-            Step::Put { service } => Some((key, service)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(puts.len(), 4);
-    let changes = differ.build(&puts);
-    let built: BTreeSet<_> = changes.iter().map(Change::key).collect();
-    assert_eq!(built, puts.iter().map(|(key, _)| key).collect());
-    for change in changes {
-        let Change::Put { object, hash } = change else {
-            panic!("{change:?}");
-        };
-        assert_eq!(Some(hash), differ.wanted_hash(&object.key));
-        assert_eq!(hash, object.content_hash());
+    let dirty = differ.take_dirty();
+    assert!(dirty.shrunk.is_empty(), "all is new");
+    assert!(dirty.objects.values().all(Option::is_none));
+    for (ids, shrunk) in [
+        (&["a", "b", "c"][..], false),
+        (&["a", "b", "d"], true),
+        (&["a", "d"], true),
+        (&["a", "c", "d"], false),
+        (&["a", "c", "d"], false),
+    ] {
+        shop.put("two", "stock", ids, 80);
+        differ.desired(&shop.publish());
+        let dirty = differ.take_dirty();
+        assert_eq!(!dirty.shrunk.is_empty(), shrunk, "{ids:?}");
     }
+    let gone = shop.objects("one", "orders").remove(0).key;
+    shop.put("one", "orders", &["b"], 80);
+    differ.desired(&shop.publish());
+    let dirty = differ.take_dirty();
+    let former = dirty.objects[&gone].as_ref().map(|service| &*service.name);
+    assert_eq!(former, Some("orders"));
 }
 
 /// Something that happens to a differ.
@@ -302,14 +308,14 @@ proptest! {
                 }
                 Act::Settle => {
                     settle(&mut differ);
-                    prop_assert_eq!(differ.pending(), 0);
+                    prop_assert!(differ.dirty.objects.is_empty());
                 }
             }
             let wanted = shop.hashes();
             for key in keys.iter().chain(wanted.keys()).chain(differ.there.keys()) {
                 let step = differ.step(key);
                 let idle = matches!(step, Step::Nothing | Step::Foreign { .. });
-                prop_assert!(idle || differ.dirty.contains(key), "{:?} of {:?} is forgotten", step, key);
+                prop_assert!(idle || differ.dirty.objects.contains_key(key), "{:?} of {:?} is forgotten", step, key);
                 prop_assert_eq!(differ.wanted_hash(key), wanted.get(key).copied());
             }
         }
