@@ -76,10 +76,12 @@ pub(crate) async fn sync(
     Ok(Synced { engine, supervisor })
 }
 
-/// Waits until a snapshot of every registry was seen and planned.
+/// Waits until a snapshot of every registry was seen and compared with what the sink holds, and all is planned.
 pub(crate) async fn synchronised(engine: &Engine) {
     let (mut view, mut desired) = (engine.view.clone(), engine.desired.clone());
-    let all = |view: &Arc<View>| view.registries.values().all(|registry| registry.synced);
+    let all = |view: &Arc<View>| {
+        view.remembers && view.registries.values().all(|registry| registry.synced)
+    };
     let planned = async {
         let generation = view.wait_for(all).await?.generation;
         // The engine publishes the view first.

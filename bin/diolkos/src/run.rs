@@ -255,6 +255,11 @@ impl App {
             signal = signalled() => return signal,
         }
         sinks::report_failures(&self.ledger, registries)?;
+        for (name, registry) in &self.observer.view.borrow().registries {
+            if registry.held_services > 0 || registry.empty_services > 0 {
+                tracing::warn!(registry = %name, held = registry.held_services, empty = registry.empty_services, "the registry lacks services that the mesh has; they stay until a run that lasts has had that confirmed (see guard in the documents)");
+            }
+        }
         Ok(Ended::Well)
     }
 

@@ -15,6 +15,8 @@ use diolkos_plan::{Planned, Policy, Reason};
 pub struct View {
     /// The generation of the desired state that it belongs to.
     pub generation: u64,
+    /// Whether it is known what the mesh held before this process began; also where nobody will tell.
+    pub remembers: bool,
     /// All configured registries.
     pub registries: BTreeMap<Arc<str>, RegistryView>,
     /// All services that the registries have.

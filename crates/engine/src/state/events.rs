@@ -51,6 +51,10 @@ impl State {
         if let Some(snapshot) = &mut registry.snapshot {
             snapshot.seen.entry(key.clone()).or_insert(had);
         }
+        if matches!(evidence, Evidence::Stale(_)) && known.is_some() {
+            // What is known is newer, what is held back included.
+            return;
+        }
         let left = service.instances.len();
         let admitted = admit(known.map(|known| &*known.service), service, evidence);
         let (mut service, mut held) = (admitted.service, admitted.held);

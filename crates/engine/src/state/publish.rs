@@ -31,6 +31,7 @@ impl State {
         self.generation += 1;
         let mut view = View {
             generation: self.generation,
+            remembers: !self.awaits_memory,
             registries: self.registry_views(now),
             services: BTreeMap::new(),
         };
@@ -149,6 +150,11 @@ impl State {
                 (plan, planned)
             }
         };
+        if plan.objects.is_empty() && known.shape.is_some() && known.gone {
+            // There is no host to keep.
+            self.forget(key);
+            return;
+        }
         let planned = (!plan.objects.is_empty()).then(|| Arc::new(planned));
         let known = summary(known, policy, &plan, planned);
         if let Some(claim) = claim(&known) {
@@ -268,6 +274,7 @@ impl RegistryView {
 fn claim(known: &Known) -> Option<Claim> {
     known.planned.as_ref()?;
     Some(Claim {
+        empty: known.shape.is_some(),
         priority: Reverse(known.policy.priority),
         registry: known.policy.registry.clone(),
         altered: known.altered,

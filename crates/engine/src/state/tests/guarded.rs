@@ -159,6 +159,39 @@ fn a_deployment_during_a_break_is_taken_over_at_once() {
 }
 
 #[test]
+fn an_old_answer_replaces_nothing() {
+    let mut state = guarded();
+    read(&mut state, 0, &many(0..2, &[1, 2]));
+    change(&mut state, 1, service("r", "s0", &[]));
+    let evidence = Evidence::Stale("no leader".into());
+    for service in [service("r", "s0", &[7]), service("r", "new", &[1])] {
+        let evidence = evidence.clone();
+        say_at(&mut state, at(2), "r", Event::Upsert { service, evidence });
+    }
+    let (_, view) = state.publish(at(2));
+    assert_eq!(view.services[&key("r", "s0")].held.len(), 2, "still held");
+    assert_eq!(endpoints(&mut state), 5);
+}
+
+#[test]
+fn who_has_instances_gets_the_host_of_one_who_has_none() {
+    let mut state = guarded();
+    let low = (
+        "low".into(),
+        configured(policy("low", -1), &Limits::default()),
+    );
+    let r = ("r".into(), configured(policy("r", 0), &Limits::default()));
+    state.configure(&[low, r].into());
+    change(&mut state, 0, service("r", "web", &[1]));
+    upsert(&mut state, service("low", "web", &[2]), Evidence::Complete);
+    assert_eq!(mesh(&mut state), [("r/web".to_owned(), 1)]);
+    change(&mut state, 1, service("r", "web", &[]));
+    assert_eq!(mesh(&mut state), [("low/web".to_owned(), 1)]);
+    change(&mut state, 2, service("r", "web", &[3]));
+    assert_eq!(mesh(&mut state), [("r/web".to_owned(), 1)]);
+}
+
+#[test]
 fn a_jump_of_the_wall_clock_ends_nothing() {
     let mut state = guarded();
     read(&mut state, 0, &many(0..10, &[1, 2]));
