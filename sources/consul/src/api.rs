@@ -25,6 +25,9 @@ const GRACE: Duration = Duration::from_secs(10);
 const TRIES: u32 = 12;
 /// The wait after the first refusal, and the longest.
 const REFUSED: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(4));
+/// The longest time without the leader in which a server's data count as current. Consul's followers hear of their
+/// leader several times a second, and look for another one after 5 s at its default settings.
+const FRESH: Duration = Duration::from_secs(5);
 /// The accessor of the token that is in force when none is sent. The same in every Consul.
 const ANONYMOUS: &str = "00000000-0000-0000-0000-000000000002";
 
@@ -259,20 +262,36 @@ impl Api<'_> {
     }
 
     fn evidence(&self, headers: &HeaderMap) -> Evidence {
-        let says = |name, value| headers.get(name).is_some_and(|v| v == value);
-        let doubt = if says("x-consul-results-filtered-by-acls", "true") {
+        // First, since it is the greater doubt: what is in the answer may be wrong, too.
+        if let Some(why) = staleness(headers) {
+            return Evidence::Stale(why.into());
+        }
+        let doubt = if is(headers, "x-consul-results-filtered-by-acls", "true") {
             "the token may not read everything (X-Consul-Results-Filtered-By-ACLs)"
         } else if denies(headers) && self.anonymous.load(Ordering::Relaxed) {
             "Consul denies by default and no valid token is sent"
-        } else if says("x-consul-knownleader", "false")
-            && !says("x-consul-query-backend", "streaming")
-        {
-            "Consul has no leader"
         } else {
             return Evidence::Complete;
         };
         Evidence::Partial(doubt.into())
     }
+}
+
+/// Why an answer may be of long ago, if it may. Only agents with `discovery_max_stale` answer so to plain reads.
+fn staleness(headers: &HeaderMap) -> Option<String> {
+    // The streaming backend never says that there is a leader.
+    if is(headers, "x-consul-knownleader", "false")
+        && !is(headers, "x-consul-query-backend", "streaming")
+    {
+        return Some("Consul has no leader".to_owned());
+    }
+    let age = Duration::from_millis(number(headers, "x-consul-lastcontact")?);
+    (age > FRESH).then(|| {
+        let seconds = age.as_secs_f32();
+        format!(
+            "the server that answered heard of its leader {seconds} s ago (X-Consul-LastContact)"
+        )
+    })
 }
 
 /// 429, or 503 for what only the leader can answer.
@@ -285,9 +304,11 @@ fn is_rate_limited(answer: &Answer) -> bool {
 }
 
 fn denies(headers: &HeaderMap) -> bool {
-    headers
-        .get("x-consul-default-acl-policy")
-        .is_some_and(|policy| policy == "deny")
+    is(headers, "x-consul-default-acl-policy", "deny")
+}
+
+fn is(headers: &HeaderMap, name: &str, value: &str) -> bool {
+    headers.get(name).is_some_and(|found| found == value)
 }
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
@@ -306,5 +327,40 @@ fn unreachable(error: HttpError) -> SourceError {
     match &error {
         HttpError::Config(_) => SourceError::Config(error.to_string()),
         _ => SourceError::Transport(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn an_answer_is_stale_without_a_leader_or_long_after_one() {
+        const LEADER: &str = "x-consul-knownleader";
+        const CONTACT: &str = "x-consul-lastcontact";
+        for (pairs, stale) in [
+            (&[][..], false),
+            (&[(LEADER, "true"), (CONTACT, "0")], false),
+            (&[(LEADER, "true"), (CONTACT, "5000")], false),
+            (&[(LEADER, "true"), (CONTACT, "5001")], true),
+            (&[(LEADER, "true"), (CONTACT, "soon")], false),
+            (&[(LEADER, "false"), (CONTACT, "0")], true),
+            (
+                &[(LEADER, "false"), ("x-consul-query-backend", "streaming")],
+                false,
+            ),
+        ] {
+            assert_eq!(staleness(&headers(pairs)).is_some(), stale, "{pairs:?}");
+        }
     }
 }

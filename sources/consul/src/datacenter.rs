@@ -85,6 +85,9 @@ struct Sent {
 pub(crate) struct Signature(u64);
 
 impl Signature {
+    /// Differs from that of every inventory, as good as surely.
+    const UNKNOWN: Self = Self(u64::MAX);
+
     /// Adds an instance.
     pub(crate) fn add(&mut self, (node, node_revision): (&str, u64), (id, revision): (&str, u64)) {
         let mut hash = Xxh3::new();
@@ -197,7 +200,11 @@ impl State {
         } = reading;
         let name = key.name.clone();
         let seen = self.services.entry(name.clone()).or_default();
-        seen.signature = Some(Signature::of(entries));
+        seen.signature = Some(match evidence {
+            Evidence::Complete | Evidence::Partial(_) => Signature::of(entries),
+            // The engine believes little of it, so it is read again even if nothing changes any more.
+            Evidence::Stale(_) => Signature::UNKNOWN,
+        });
         let service = match service {
             Some(service) => service,
             None if seen.sent.is_none() => {

@@ -7,8 +7,10 @@
 //!
 //! - Contents always come from the leader, by plain reads. The waiting queries, which any server
 //!   may answer, only tell that something changed.
-//! - An answer that says that it is filtered by ACLs, an anonymous client of a Consul that denies by
-//!   default, and an answer without a leader make [`Evidence::Partial`].
+//! - An answer that says that it is filtered by ACLs and an anonymous client of a Consul that denies
+//!   by default make [`Evidence::Partial`].
+//! - An answer of a server that knows no leader, or heard of it more than 5 s ago, is
+//!   [`Evidence::Stale`], and what it says is asked for again.
 //! - A service is gone when its name left the catalogue *and* the leader has no instance of it.
 //! - A token that may read only some services makes snapshots partial for ever. Services that it
 //!   may read still come and go, since each is asked for by name.

@@ -67,13 +67,15 @@ impl Session<'_> {
     pub(crate) async fn snapshot(&self, epoch: Epoch) -> Result<(), SourceError> {
         self.events.send(Event::SnapshotStart { epoch }).await?;
         let mut doubts: Vec<String> = Vec::new();
+        let mut stale = false;
         let mut lost = Vec::new();
         for dc in self.datacenters {
             match self.snapshot_of(dc).await {
-                Ok(Evidence::Complete) => dc.state().down = None,
-                Ok(Evidence::Partial(doubt) | Evidence::Stale(doubt)) => {
+                Ok(evidence) => {
                     dc.state().down = None;
-                    doubts.push(format!("{}: {doubt}", dc.name));
+                    stale |= matches!(evidence, Evidence::Stale(_));
+                    let doubt = evidence.doubt();
+                    doubts.extend(doubt.map(|doubt| format!("{}: {doubt}", dc.name)));
                 }
                 Err(SourceError::Stopped) => return Err(SourceError::Stopped),
                 Err(error) => {
@@ -90,6 +92,7 @@ impl Session<'_> {
         }
         let evidence = match doubts.as_slice() {
             [] => Evidence::Complete,
+            doubts if stale => Evidence::Stale(doubts.join("; ").into()),
             doubts => Evidence::Partial(doubts.join("; ").into()),
         };
         self.events

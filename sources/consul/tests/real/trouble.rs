@@ -1,11 +1,15 @@
 //! Agents that fail, restart, hang or are replaced.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use diolkos_source_api::{Evidence, Phase, Stopped};
-use diolkos_testkit::{Consul, TcpProxy, eventually};
+use diolkos_testkit::{Consul, Fault, HttpFault, On, TcpProxy, eventually};
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use crate::support::{Running, config};
 
@@ -209,5 +213,97 @@ async fn ends_at_once_when_told_to() -> Result<()> {
     assert_eq!(reading.stop().await, Stopped);
     assert!(at.elapsed() < Duration::from_secs(1), "{:?}", at.elapsed());
     consul.continue_process()?;
+    Ok(())
+}
+
+/// An agent with `discovery_max_stale` may answer plain reads from a server that was cut off.
+#[tokio::test]
+async fn an_old_answer_is_told_as_stale_and_asked_for_again() -> Result<()> {
+    const PATH: &str = "/v1/health/service/web?dc=dc1";
+    let consul = Consul::start().await?;
+    consul.register(&json!({"Name": "web", "Port": 1})).await?;
+    let proxy = HttpFault::start(&consul.http_addr()).await?;
+    let mut settings = config(proxy.url());
+    settings.wait = Duration::from_secs(1);
+    let source = Running::synced(settings).await;
+    assert_eq!(source.world().snapshots, [Evidence::Complete]);
+
+    let old = proxy.record(PATH).await?;
+    let old = old.header("X-Consul-LastContact", "60000");
+    let replay = proxy.rule(On::reads().path(PATH), Fault::Reply(old));
+    consul.register(&json!({"Name": "web", "Port": 2})).await?;
+    source
+        .until("the old answer is told as stale", |world| {
+            matches!(&world.evidence["dc1/web"], Evidence::Stale(why) if why.contains("60 s ago"))
+        })
+        .await;
+    assert!(replay.hits() > 0);
+    source.resync.send(()).await?;
+    source
+        .until("a snapshot with an old answer is stale", |world| {
+            matches!(&*world.snapshots, [_, Evidence::Stale(_)])
+        })
+        .await;
+
+    // Nothing changes in Consul any more.
+    replay.end();
+    source
+        .until("it is asked for again", |world| {
+            world.evidence["dc1/web"] == Evidence::Complete
+                && world
+                    .only("dc1/web")
+                    .is_some_and(|i| i.ports[0].number == 2)
+        })
+        .await;
+    Ok(())
+}
+
+/// The connections and requests of a source in ten minutes against an address that is of no use, on a clock that
+/// jumps over each wait.
+async fn ten_minutes_against(address: SocketAddr) -> (u64, u64) {
+    let mut settings = config(format!("http://{address}"));
+    settings.datacenters = vec!["dc1".into()];
+    let source = Running::start(settings);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let health = source.health.borrow().clone();
+    assert_eq!(health.phase, Phase::Unreachable, "{}", health.detail);
+    assert!(source.world().snapshots.is_empty());
+    (health.epoch, health.requests)
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_minutes_without_a_registry_cost_few_connections() -> Result<()> {
+    let silent = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let closed = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let closed_address = closed.local_addr()?;
+    drop(closed);
+    // At least half of 30 s between two of them, once the waits have grown.
+    for address in [silent.local_addr()?, closed_address] {
+        let (connections, requests) = ten_minutes_against(address).await;
+        assert!(
+            (10..=50).contains(&connections),
+            "{connections} connections"
+        );
+        assert!(requests <= connections + 1, "{requests} requests");
+    }
+    Ok(())
+}
+
+/// A Consul whose every connection breaks right after the snapshot, which is the costly part.
+#[tokio::test]
+async fn a_registry_that_breaks_after_each_snapshot_is_read_ever_less_often() -> Result<()> {
+    let consul = Consul::start().await?;
+    consul.register(&json!({"Name": "web", "Port": 1})).await?;
+    let proxy = HttpFault::start(&consul.http_addr()).await?;
+    let source = Running::synced(config(proxy.url())).await;
+    proxy.rule(On::reads().path("index="), Fault::Reset);
+    proxy.cut();
+    let begin = source.world().started;
+    let at = Instant::now();
+    let snapshots = || source.world().started - begin;
+    // Waits of 0.1 to 0.2 s at first, then doubling: 6 of them take at least 6.3 s.
+    eventually(RECOVERY, "six more snapshots", async || snapshots() >= 6).await;
+    assert!(at.elapsed() >= Duration::from_secs(6), "{:?}", at.elapsed());
+    assert!(source.world().removed.is_empty());
     Ok(())
 }
