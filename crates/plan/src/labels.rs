@@ -82,7 +82,14 @@ fn insert(
     }
 }
 
+/// Whether the key, as it is or as it would be written, is of a denied domain (`-istio.io/rev` would
+/// be written as `istio.io/rev`).
 fn is_denied(key: &str) -> bool {
+    let safe = names::label_key(key);
+    has_denied_domain(key) || safe.is_some_and(|safe| has_denied_domain(&safe))
+}
+
+fn has_denied_domain(key: &str) -> bool {
     key.split_once('/').is_some_and(|(domain, _)| {
         let domain = domain.to_ascii_lowercase();
         DENIED
@@ -112,6 +119,11 @@ mod tests {
                 &[("Topology.Kubernetes.IO/zone", "x")],
                 &[],
                 &[Reason::LabelDenied],
+            ),
+            (
+                &[(" istio.io/rev", "x"), ("-security.istio..io/tlsMode", "x")],
+                &[],
+                &[Reason::LabelDenied, Reason::LabelDenied],
             ),
             (&[("myistio.io/x", "y")], &[("myistio.io/x", "y")], &[]),
             (
