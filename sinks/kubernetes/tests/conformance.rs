@@ -5,14 +5,16 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result};
 use diolkos_istio::{Kind, ObjectKey};
 use diolkos_kube_ext::Client;
-use diolkos_sink_api::conformance::{FOREIGN_NAME, FOREIGN_VALUE, Fixture};
+use diolkos_sink_api::conformance::{FOREIGN_NAME, FOREIGN_VALUE, Fixture, Trouble};
 use diolkos_sink_kubernetes::{KubernetesSink, Options};
-use diolkos_testkit::Kubernetes;
+use diolkos_testkit::{Fault, HttpFault, Kubernetes, On, Reply};
 use serde_json::{Value, json};
 
 struct Cluster {
     // Its connections end before the servers do.
     client: Client,
+    /// The sinks reach the API server through it.
+    proxy: HttpFault,
     kubernetes: Kubernetes,
 }
 
@@ -20,8 +22,14 @@ async fn cluster() -> Result<Cluster> {
     let builder = Kubernetes::builder().without_controller_manager();
     let kubernetes = builder.start().await?;
     kubernetes.install_istio_crds().await?;
-    let client = diolkos_kube_ext::client(Some(kubernetes.kubeconfig())).await?;
-    let cluster = Cluster { client, kubernetes };
+    let proxy = kubernetes.fault_proxy().await?;
+    let kubeconfig = kubernetes.kubeconfig_through(&proxy)?;
+    let client = diolkos_kube_ext::client(Some(&kubeconfig)).await?;
+    let cluster = Cluster {
+        client,
+        proxy,
+        kubernetes,
+    };
     cluster.create_namespace(cluster.namespace()).await?;
     Ok(cluster)
 }
@@ -145,6 +153,25 @@ impl Fixture for Cluster {
             self.kubernetes.continue_process()
         }
     }
+
+    async fn trouble(&self, part: &str, how: Trouble) -> Result<()> {
+        let fault = match how {
+            Trouble::Fails => Fault::Reply(Reply::kubernetes(503, "ServiceUnavailable")),
+            Trouble::Hangs => Fault::Hang,
+            Trouble::LosesAnswers => Fault::LoseReply,
+            Trouble::Busy(seconds) => {
+                let reply = Reply::status(429).body("Too many requests");
+                Fault::Reply(reply.header("Retry-After", &seconds.to_string()))
+            }
+        };
+        self.proxy.rule(On::writes().path(part), fault);
+        Ok(())
+    }
+
+    async fn mend(&self) -> Result<()> {
+        self.proxy.clear();
+        Ok(())
+    }
 }
 
-diolkos_sink_api::conformance_tests!(cluster, metadata, namespaces, hang);
+diolkos_sink_api::conformance_tests!(cluster, metadata, namespaces, hang, trouble);

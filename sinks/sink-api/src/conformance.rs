@@ -84,6 +84,29 @@ pub trait Fixture {
     async fn hang(&self, _on: bool) -> Result<()> {
         bail!("the fixture cannot hang")
     }
+
+    /// Group `trouble`: from now on writes of objects whose names contain `part` go wrong.
+    async fn trouble(&self, _part: &str, _how: Trouble) -> Result<()> {
+        bail!("the fixture has no trouble")
+    }
+
+    /// Group `trouble`: all goes well again.
+    async fn mend(&self) -> Result<()> {
+        bail!("the fixture has no trouble")
+    }
+}
+
+/// How writes of some objects go wrong. Nothing of it reaches the store, unless it is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// They fail at once, as when a webhook is down.
+    Fails,
+    /// There is no answer.
+    Hangs,
+    /// They are done, but the answer is lost.
+    LosesAnswers,
+    /// The store asks to be left alone for so many seconds.
+    Busy(u32),
 }
 
 /// One test for each case of the suite; see the [module documentation](crate::conformance).
@@ -105,6 +128,13 @@ macro_rules! conformance_tests {
     };
     (@group $fixture:path, hang) => {
         $crate::conformance_tests!(@cases $fixture: calls_end_though_the_store_hangs);
+    };
+    (@group $fixture:path, trouble) => {
+        $crate::conformance_tests!(@cases $fixture:
+            what_goes_wrong_starves_nobody
+            a_store_that_is_busy_is_left_alone
+            answers_that_are_lost_do_no_harm
+        );
     };
     ($fixture:path $(, $group:ident)*) => {
         $crate::conformance_tests!(@cases $fixture:

@@ -101,6 +101,28 @@ async fn an_object_made_anew_by_somebody_else_is_not_hit() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_label_that_was_taken_off_a_moment_before_is_not_put_back() -> Result<()> {
+    let bed = Bed::start().await?;
+    let mut sink = bed.sink().await?;
+    let next = service_entry("orders", 81);
+    for change in [put(&next), delete(&next)] {
+        let object = service_entry("orders", 80);
+        assert_eq!(one(&mut sink, put(&object)).await, Ok(Outcome::Created));
+        let before = bed.behind_its_back(async |bed| {
+            let unlabel = r#"{"metadata": {"labels": {"app.kubernetes.io/managed-by": null}}}"#;
+            bed.patch(&object.key, unlabel).await?;
+            bed.get(&object.key).await
+        })?;
+        foreign_reason(one(&mut sink, change).await)?;
+        assert_eq!(bed.get(&object.key).await?, before);
+        drifts(&mut sink, vec![observed(&object.key, State::Foreign)]).await?;
+        bed.delete(&object.key).await?;
+        drifts(&mut sink, vec![observed(&object.key, State::Gone)]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn stale_knowledge_of_our_own_objects_is_mended() -> Result<()> {
     let bed = Bed::start().await?;
     let mut sink = bed.sink().await?;

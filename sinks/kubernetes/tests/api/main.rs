@@ -1,5 +1,6 @@
 //! The sink against a real API server.
 
+mod faults;
 mod foreign;
 mod lifecycle;
 mod others;

@@ -5,8 +5,8 @@ use diolkos_sink_api::{Outcome, State};
 use serde_json::json;
 
 use crate::support::{
-    Bed, all, changed, delete, drifts, nothing_but, observed, one, ours, put, service_entry,
-    workload_entry,
+    Bed, SOON, all, changed, delete, drifts, nothing_but, observed, one, ours, put, service_entry,
+    through_a_proxy, workload_entry,
 };
 
 #[tokio::test]
@@ -106,6 +106,57 @@ async fn what_others_add_to_metadata_and_status_survives_our_updates() -> Result
         all(&mut bed.blind_sink()).await?,
         [observed(key, ours(&object))]
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_others_add_to_a_spec_is_taken_out() -> Result<()> {
+    let bed = Bed::start().await?;
+    let (proxy, mut sink) = through_a_proxy(&bed, SOON).await?;
+    let entry = service_entry("orders", 80);
+    let workload = workload_entry("orders-1", "10.0.0.1");
+    let port = r#"{"spec": {"ports": [{"number": 80, "name": "http", "protocol": "HTTP"}, {"number": 9999, "name": "tcp", "protocol": "TCP"}]}}"#;
+    for (object, addition) in [
+        (&entry, port),
+        (
+            &entry,
+            r#"{"spec": {"exportTo": ["."], "subjectAltNames": ["spiffe://x"]}}"#,
+        ),
+        (
+            &entry,
+            r#"{"spec": {"workloadSelector": {"labels": {"team": "a"}}}}"#,
+        ),
+        (
+            &workload,
+            r#"{"spec": {"labels": {"version": "v9"}, "weight": 7}}"#,
+        ),
+    ] {
+        let key = &object.key;
+        assert!(one(&mut sink, put(object)).await.is_ok());
+        let before = bed.get(key).await?["spec"].clone();
+        bed.patch(key, r#"{"metadata": {"labels": {"team": "a"}}}"#)
+            .await?;
+        bed.patch(key, addition).await?;
+        assert_ne!(bed.get(key).await?["spec"], before, "{addition}");
+        drifts(&mut sink, vec![observed(key, changed())]).await?;
+        assert_eq!(one(&mut sink, put(object)).await, Ok(Outcome::Updated));
+        let now = bed.get(key).await?;
+        assert_eq!(now["spec"], before, "{addition}");
+        assert_eq!(now["metadata"]["labels"]["team"], "a", "not ours");
+    }
+    let expected = [
+        observed(&workload.key, ours(&workload)),
+        observed(&entry.key, ours(&entry)),
+    ];
+    assert_eq!(all(&mut bed.blind_sink()).await?, expected);
+    // It is settled: the next change costs one request again.
+    let before = proxy.log().len();
+    assert_eq!(
+        one(&mut sink, put(&service_entry("orders", 81))).await,
+        Ok(Outcome::Updated)
+    );
+    let log = proxy.log().split_off(before);
+    assert_eq!(log.iter().filter(|r| r.is_write()).count(), 1, "{log:?}");
     Ok(())
 }
 

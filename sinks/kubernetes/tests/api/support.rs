@@ -10,8 +10,8 @@ use diolkos_istio::{
 };
 use diolkos_kube_ext::{Client, USER_AGENT};
 use diolkos_sink_api::{Change, Observed, Outcome, Permit, Sink, State, WriteError, Writer as _};
-use diolkos_sink_kubernetes::KubernetesSink;
-use diolkos_testkit::{Kubernetes, eventually, kubernetes::Builder};
+use diolkos_sink_kubernetes::{KubernetesSink, Options};
+use diolkos_testkit::{HttpFault, Kubernetes, eventually, kubernetes::Builder};
 use serde_json::Value;
 
 pub(crate) const SOON: Duration = Duration::from_secs(15);
@@ -279,4 +279,21 @@ pub(crate) fn content(mut object: Value) -> Result<Value> {
         metadata.remove(moved);
     }
     Ok(object)
+}
+
+/// A sink that reaches the API server through a proxy.
+pub(crate) async fn through_a_proxy(
+    bed: &Bed,
+    deadline: Duration,
+) -> Result<(HttpFault, KubernetesSink)> {
+    let proxy = bed.kubernetes.fault_proxy().await?;
+    let kubeconfig = bed.kubernetes.kubeconfig_through(&proxy)?;
+    let options = Options {
+        deadline,
+        ..Options::default()
+    };
+    let client = diolkos_kube_ext::client(Some(&kubeconfig)).await?;
+    let mut sink = KubernetesSink::with_options(client, options);
+    sink.observe().await?;
+    Ok((proxy, sink))
 }

@@ -1,12 +1,12 @@
 //! What is kept, who may write, and what comes first.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::super::{
-    Fixture,
+    Fixture, Trouble,
     bed::{Bed, INLINE, PATIENCE, WORK},
 };
 use crate::{Change, Outcome, Permit, Sink as _, WriteError, Writer as _};
@@ -200,4 +200,93 @@ pub async fn a_removal_comes_first<F: Fixture>(fixture: F) -> Result<()> {
         tries.len()
     );
     bed.is_right().await
+}
+
+/// Group `trouble`. Objects that fail or hang hold nobody back, and come when all goes well again.
+pub async fn what_goes_wrong_starves_nobody<F: Fixture>(fixture: F) -> Result<()> {
+    let mut bed = Bed::settled_with(fixture, &["orders"]).await?;
+    bed.fixture.trouble("fails-", Trouble::Fails).await?;
+    bed.fixture.trouble("hangs-", Trouble::Hangs).await?;
+    let before = bed.mark().await?;
+    for name in 0..15 {
+        bed.shop
+            .put(WORK, &format!("fails-{name}"), &["a", "b"], 80);
+        bed.shop.put(INLINE, &format!("hangs-{name}"), &["a"], 80);
+    }
+    bed.publish();
+    // Each has failed once: from then on they are known.
+    bed.worked_through().await?;
+    let bad = bed.drivers[0].ledger.pending();
+    ensure!(bad >= 45, "{bad} objects go wrong");
+    let gone = bed.keys(WORK, "orders");
+    bed.shop.remove(WORK, "orders");
+    for name in 0..10 {
+        bed.shop.put(WORK, &format!("good-{name}"), &["a", "b"], 80);
+    }
+    let begin = Instant::now();
+    bed.publish();
+    bed.worked_through().await?;
+    // A request that hangs takes its whole deadline: who had to wait for one took longer than this.
+    let took = begin.elapsed();
+    ensure!(took < Duration::from_secs(4), "it took {took:?}");
+    let tries = bed.tries(&before);
+    let removed = tries
+        .iter()
+        .filter(|(key, result)| gone.contains(key) && *result == Ok(Outcome::Deleted));
+    ensure!(
+        removed.count() == gone.len(),
+        "not all are removed: {tries:?}"
+    );
+    for name in 0..10 {
+        bed.holds(&bed.shop.objects(WORK, &format!("good-{name}")))
+            .await?;
+    }
+    bed.fixture.mend().await?;
+    bed.settled().await?;
+    bed.is_right().await?;
+    bed.nothing_fails()
+}
+
+/// Group `trouble`. A store that asks to be left alone is, by all that is to be written.
+pub async fn a_store_that_is_busy_is_left_alone<F: Fixture>(fixture: F) -> Result<()> {
+    const ASKED: Duration = Duration::from_secs(1);
+    let mut bed = Bed::settled_with(fixture, &["orders"]).await?;
+    bed.fixture.trouble("busy", Trouble::Busy(1)).await?;
+    let before = bed.mark().await?;
+    bed.shop.put(WORK, "busy", &["a"], 80);
+    bed.publish();
+    bed.until("it is refused", async || {
+        ensure!(!bed.tries(&before).is_empty(), "it is not tried");
+        Ok(())
+    })
+    .await?;
+    let refused = Instant::now();
+    bed.shop.put(WORK, "stock", &["a", "b"], 80);
+    let stock = bed.shop.objects(WORK, "stock");
+    bed.publish();
+    bed.until("the others are written", async || bed.holds(&stock).await)
+        .await?;
+    // It was refused a look before we knew it.
+    let left_alone = refused.elapsed() + Duration::from_millis(200);
+    ensure!(left_alone >= ASKED, "left alone for {left_alone:?}");
+    bed.fixture.mend().await?;
+    bed.settled().await?;
+    bed.is_right().await
+}
+
+/// Group `trouble`. A write that was done but not answered is neither done twice nor forgotten.
+pub async fn answers_that_are_lost_do_no_harm<F: Fixture>(fixture: F) -> Result<()> {
+    let mut bed = Bed::settled_with(fixture, &["orders", "stock"]).await?;
+    bed.fixture.trouble("", Trouble::LosesAnswers).await?;
+    let before = bed.mark().await?;
+    bed.shop.put(WORK, "orders", &["b", "c"], 81);
+    bed.shop.put(INLINE, "carts", &["a"], 80);
+    bed.shop.remove(WORK, "stock");
+    bed.publish();
+    bed.worked_through().await?;
+    ensure!(!bed.tries(&before).is_empty(), "nothing was tried");
+    bed.fixture.mend().await?;
+    bed.settled().await?;
+    bed.is_right().await?;
+    bed.nothing_fails()
 }
