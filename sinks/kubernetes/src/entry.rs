@@ -78,7 +78,7 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    fn cause(&mut self, read: Remembered) -> Arc<Cause> {
+    fn cause(&mut self, read: &Remembered) -> Arc<Cause> {
         let cause = Cause {
             service: self.names.string(&read.service),
             endpoints: read.endpoints,
@@ -123,7 +123,7 @@ pub(crate) fn read(
             registry,
             hash: hash(meta),
         }),
-        cause: remembered.map(|read| shares.cause(read)),
+        cause: remembered.map(|read| shares.cause(&read)),
     };
     Some((key, entry))
 }
