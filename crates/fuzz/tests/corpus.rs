@@ -17,6 +17,7 @@ use std::{
 };
 
 use diolkos_fuzz::CHECKS;
+use proptest::{collection::vec, prelude::*};
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
@@ -76,6 +77,16 @@ fn mixtures_of_the_corpus_pass() {
                 check(&[&one[..head], &two[tail..]].concat());
             }
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_service_passes(bytes in vec(any::<u8>(), 0..1_500)) {
+        diolkos_fuzz::mapping(&bytes);
+        diolkos_fuzz::document(&bytes);
     }
 }
 
