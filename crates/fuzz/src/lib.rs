@@ -176,8 +176,8 @@ pub fn mapping(bytes: &[u8]) {
 /// The objects that any service gives, written as documents and read again.
 pub fn document(bytes: &[u8]) {
     let service = arbitrary::service(bytes);
-    for policy in policies::all() {
-        for object in diolkos_plan::plan(&policy, &service).objects {
+    for policy in policies::ALL.iter() {
+        for object in diolkos_plan::plan(policy, &service).objects {
             diolkos_sink_directory::fuzz::object(&object);
         }
     }

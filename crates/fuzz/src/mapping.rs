@@ -15,14 +15,14 @@ const STEERING: [&str; 4] = ["istio.io", "kubernetes.io", "k8s.io", "diolkos.io"
 #[must_use]
 pub fn planned(bytes: &[u8]) -> Vec<Object> {
     let service = arbitrary::service(bytes);
-    let plans = policies::all().map(|policy| plan(&policy, &service));
-    plans.into_iter().flat_map(|plan| plan.objects).collect()
+    let plans = policies::ALL.iter().map(|policy| plan(policy, &service));
+    plans.flat_map(|plan| plan.objects).collect()
 }
 
 /// Plans a service under all policies.
 pub(crate) fn check(service: &Service) {
-    for policy in policies::all() {
-        check_with(&policy, service);
+    for policy in policies::ALL.iter() {
+        check_with(policy, service);
     }
 }
 

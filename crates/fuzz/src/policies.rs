@@ -1,5 +1,7 @@
 //! A few policies that take different ways through the mapping.
 
+use std::sync::LazyLock;
+
 use diolkos_istio::{Location, Resolution};
 use diolkos_plan::{Endpoints, Grant, Matcher, Policy, PortNaming, Template};
 use globset::{Glob, GlobSet};
@@ -7,10 +9,9 @@ use globset::{Glob, GlobSet};
 /// The host suffix, the namespace and the network that [`narrow`] grants.
 pub(crate) const GRANTED: (&str, &str, &str) = ("granted.example", "allowed", "10.0.0.0/25");
 
-/// All of them.
-pub(crate) fn all() -> [Policy; 4] {
-    [plain(), inline(), narrow(), verbatim()]
-}
+/// All of them, made once: globs take longer to make than a service to plan.
+pub(crate) static ALL: LazyLock<[Policy; 4]> =
+    LazyLock::new(|| [plain(), inline(), narrow(), verbatim()]);
 
 /// The usual values.
 pub(crate) fn plain() -> Policy {
