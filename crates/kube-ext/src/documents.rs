@@ -30,15 +30,17 @@ impl DocumentKind {
     }
 }
 
+/// Uid, generation and annotations: the generation grows with every change of the spec, and with no other.
+type Version = (String, i64, BTreeMap<String, String>);
+
 /// Follows all documents of a kind. Changes of their status alone are not seen.
 pub struct Documents {
     client: Client,
     kind: DocumentKind,
     watch: BoxStream<'static, Result<MetadataEvent, WatchError>>,
-    /// Name to uid and generation: the generation grows with every change but that of the status.
-    known: BTreeMap<String, (String, i64)>,
+    known: BTreeMap<String, Version>,
     /// What a list that is under way told so far.
-    listed: BTreeMap<String, (String, i64)>,
+    listed: BTreeMap<String, Version>,
     first: bool,
     /// A change was seen, and the documents were not read since.
     unread: bool,
@@ -121,12 +123,11 @@ impl Documents {
     }
 }
 
-fn version(object: &PartialObjectMeta<DynamicObject>) -> (String, (String, i64)) {
+fn version(object: &PartialObjectMeta<DynamicObject>) -> (String, Version) {
     let uid = object.uid().unwrap_or_default();
-    (
-        object.name_any(),
-        (uid, object.metadata.generation.unwrap_or_default()),
-    )
+    let generation = object.metadata.generation.unwrap_or_default();
+    let annotations = object.annotations().clone();
+    (object.name_any(), (uid, generation, annotations))
 }
 
 /// One document as it is now.
