@@ -123,19 +123,17 @@ pub struct Object {
 }
 
 impl Object {
-    /// The hash of labels, annotations and spec. The key and [`annotation::EMPTY_SINCE`] are not part of it.
+    /// The hash of labels, annotations and spec. The key is not part of it, and of [`annotation::EMPTY_SINCE`] only
+    /// whether it is there: the time comes from a clock.
     #[must_use]
     pub fn content_hash(&self) -> ContentHash {
         use prost::Message as _;
         let mut hasher = Hasher::new();
         for map in [&self.labels, &self.annotations] {
-            let counted = || {
-                map.iter()
-                    .filter(|(key, _)| *key != annotation::EMPTY_SINCE)
-            };
-            hasher.u64(counted().count() as u64);
-            for (key, value) in counted() {
-                hasher.str(key).str(value);
+            hasher.u64(map.len() as u64);
+            for (key, value) in map {
+                let is_time = key == annotation::EMPTY_SINCE;
+                hasher.str(key).str(if is_time { "" } else { value });
             }
         }
         let spec = match &self.spec {

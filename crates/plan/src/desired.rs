@@ -105,10 +105,14 @@ impl Planned {
         made: &Plan,
         empty_since: Option<SystemTime>,
     ) -> Self {
+        let hash = |object: &Object| match empty_since {
+            None => object.content_hash(),
+            Some(since) => emptied(object.clone(), since).content_hash(),
+        };
         let mut hashes: Vec<_> = made
             .objects
             .iter()
-            .map(|object| (object.key.clone(), object.content_hash()))
+            .map(|object| (object.key.clone(), hash(object)))
             .collect();
         hashes.sort_unstable();
         Self {
@@ -156,13 +160,17 @@ impl Planned {
         let Some(since) = self.empty_since else {
             return plan(&self.policy, &self.service).objects;
         };
-        let mut objects = plan_empty(&self.policy, &self.service).objects;
-        for object in &mut objects {
-            let since = humantime::format_rfc3339_seconds(since).to_string();
-            object
-                .annotations
-                .insert(annotation::EMPTY_SINCE.to_owned(), since);
-        }
-        objects
+        let objects = plan_empty(&self.policy, &self.service).objects;
+        let emptied = objects.into_iter().map(|object| emptied(object, since));
+        emptied.collect()
     }
+}
+
+/// Says in the object since when it has no endpoints.
+fn emptied(mut object: Object, since: SystemTime) -> Object {
+    let since = humantime::format_rfc3339_seconds(since).to_string();
+    object
+        .annotations
+        .insert(annotation::EMPTY_SINCE.to_owned(), since);
+    object
 }
