@@ -356,18 +356,14 @@ fn removals_held(name: &str, registry: &RegistryView) -> Condition {
     };
     let release = format!("`diolkos registries release {name}` lets them go now");
     let Some(hold) = &registry.hold else {
-        return match &registry.partial {
-            Some(why) if registry.held_services + registry.held_instances > 0 => condition(
-                "RemovalsHeld",
-                true,
-                "PartialAnswer",
-                format!(
-                    "{}, since its answer is incomplete ({why}); {release}",
-                    what()
-                ),
-            ),
-            _ => condition("RemovalsHeld", false, "None", "nothing is held back"),
-        };
+        if registry.held_services + registry.held_instances == 0 {
+            return condition("RemovalsHeld", false, "None", "nothing is held back");
+        }
+        // An answer about single services leaves no word on the registry as a whole.
+        let why = registry.partial.as_deref().map(|why| format!(" ({why})"));
+        let why = why.unwrap_or_default();
+        let message = format!("{}, since its answer is incomplete{why}; {release}", what());
+        return condition("RemovalsHeld", true, "PartialAnswer", message);
     };
     let end = match hold.why {
         Why::Shrink => format!(

@@ -62,8 +62,24 @@ struct Registry {
     doubt: Option<Arc<str>>,
     /// What the last snapshot lacked, if it cannot be believed in full.
     unseen: BTreeSet<ServiceKey>,
+    /// How many snapshots in a row could not be believed in full, and when to ask for the next one. What made them
+    /// so (the rights of a token) may change without a word.
+    doubtful: u32,
+    ask_again: Option<Moment>,
     snapshot: Option<Snapshot>,
     level: Level,
+}
+
+/// The pace of the guard doubles so often at most while snapshots are doubtful: a token may lack rights for good, and a
+/// snapshot costs a request for each service.
+const DOUBLINGS: u32 = 5;
+
+impl Registry {
+    /// When to ask for a snapshot again because the last one cannot be believed in full.
+    fn next_doubt(&self, now: Now) -> Option<Moment> {
+        let wait = self.guard.limits().pace() * 2_u32.pow(self.doubtful.min(DOUBLINGS));
+        (self.doubtful > 0).then(|| now.moment + wait)
+    }
 }
 
 /// How much the mesh has of a registry.
@@ -154,6 +170,8 @@ impl State {
                         synced: false,
                         doubt: None,
                         unseen: BTreeSet::new(),
+                        doubtful: 0,
+                        ask_again: None,
                         snapshot: None,
                         level: Level::default(),
                     };
@@ -243,8 +261,10 @@ impl State {
         }
         let mut ask = Vec::new();
         for (name, registry) in &mut self.registries {
-            if registry.guard.ask_at().is_some_and(|at| at <= now.moment) {
+            let due = |at: Option<Moment>| at.is_some_and(|at| at <= now.moment);
+            if due(registry.guard.ask_at()) || due(registry.ask_again) {
                 registry.guard.asked(now.moment);
+                registry.ask_again = registry.next_doubt(now);
                 ask.push(name.clone());
             }
         }
@@ -272,7 +292,8 @@ impl State {
 
     fn schedule(&mut self) {
         let ghosts = self.ghosts.values().flat_map(|ghosts| ghosts.values());
-        let asks = self.registries.values().map(|r| r.guard.ask_at());
+        let asks = self.registries.values();
+        let asks = asks.flat_map(|r| [r.guard.ask_at(), r.ask_again]);
         self.wake = self
             .empty
             .values()

@@ -9,7 +9,7 @@ use diolkos_guard::{Evidence, Loss, admit, without};
 use diolkos_model::{Service, ServiceKey};
 use diolkos_source_api::{Envelope, Epoch, Event};
 
-use super::{Snapshot, State};
+use super::{Snapshot, State, memory::ghost_key};
 use crate::{clock::Now, view::Known};
 
 impl State {
@@ -62,6 +62,13 @@ impl State {
             // Its end tells whether too much is gone.
         } else if held.is_empty() {
             registry.guard.settle(&key);
+            // What the mesh remembers of it is held under a key of its own.
+            let text = key.to_string();
+            let ghosts = self.ghosts.get(&key.registry);
+            let ghost = ghosts.and_then(|ghosts| ghosts.get(text.as_str()));
+            if ghost.is_some_and(|ghost| left >= ghost.endpoints) {
+                registry.guard.settle(&ghost_key(&key.registry, &text));
+            }
         } else if evidence.is_complete() {
             let loss = Loss {
                 service: key.clone(),
@@ -136,10 +143,13 @@ impl State {
             tracing::warn!(registry = %name, reason = %why, held = unseen.len(), "the registry's answer is incomplete, nothing is removed");
             registry.guard.interrupted();
             registry.unseen = unseen;
+            registry.doubtful = registry.doubtful.saturating_add(1);
+            registry.ask_again = registry.next_doubt(now);
             return;
         }
         registry.complete = true;
         registry.unseen.clear();
+        (registry.doubtful, registry.ask_again) = (0, None);
         self.judge(now, name, &unseen, &snapshot.seen);
     }
 

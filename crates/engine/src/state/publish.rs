@@ -13,7 +13,7 @@ use diolkos_plan::{
     Desired, Plan, Planned, Policy, Reason, RegistryState, Verdict, plan, plan_empty,
 };
 
-use super::{Registry, State};
+use super::{Registry, State, memory::ghost_key};
 use crate::{
     claims::Claim,
     clock::Now,
@@ -187,6 +187,16 @@ impl State {
         configured.chain(retired).collect()
     }
 
+    /// Instances that only the mesh's memory tells of, and that are held back.
+    fn held_ghosts(&self, name: &Arc<str>, registry: &Registry) -> usize {
+        let ghosts = self.ghosts.get(name).into_iter().flatten();
+        let held = ghosts.filter(|(text, _)| {
+            let holds = registry.guard.holds();
+            holds.contains_key(&ghost_key(name, text))
+        });
+        held.map(|(_, ghost)| ghost.endpoints).sum()
+    }
+
     fn registry_views(&self, now: Now) -> BTreeMap<Arc<str>, RegistryView> {
         self.registries
             .iter()
@@ -196,6 +206,7 @@ impl State {
                     synced: registry.synced,
                     partial: registry.doubt.clone(),
                     held_services: registry.unseen.len().max(registry.guard.holds().len()),
+                    held_instances: self.held_ghosts(name, registry),
                     remembered: self.ghosts.get(name).map_or(0, BTreeMap::len),
                     hold: hold_view(registry, now),
                     ..RegistryView::default()

@@ -278,3 +278,24 @@ proptest! {
         prop_assert_eq!(state.wake(), None);
     }
 }
+
+/// The rights of a token may come back without a word of the registry.
+#[test]
+fn an_incomplete_answer_is_asked_for_again_and_less_and_less_often() {
+    let mut state = guarded();
+    let doubtful = |state: &mut State, second: u64| {
+        let (now, epoch) = (at(second), second);
+        say_at(state, now, "r", Event::SnapshotStart { epoch });
+        let evidence = Evidence::Partial("filtered by ACLs".into());
+        say_at(state, now, "r", Event::SnapshotEnd { epoch, evidence });
+        state.publish(now);
+    };
+    for (second, next) in [(1, 41), (41, 121), (121, 281)] {
+        doubtful(&mut state, second);
+        assert_eq!(state.wake(), Some(at(next).moment));
+        assert_eq!(state.tick(at(next)), ["r".into()], "it is asked for");
+    }
+    read(&mut state, 281, &many(0..2, &[1]));
+    state.publish(at(281));
+    assert_eq!(state.wake(), None);
+}

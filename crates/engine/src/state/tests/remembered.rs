@@ -212,3 +212,25 @@ fn another_registry_does_not_take_a_host_while_its_owner_is_silent() {
     let (desired, _) = state.publish(at(1));
     assert!(desired.kept.contains(&object));
 }
+
+#[test]
+fn what_is_held_of_the_memory_is_counted_and_ends_when_it_comes_back() {
+    for endpoints in [Endpoints::Inline, Endpoints::WorkloadEntry] {
+        let mut state = started(endpoints);
+        let all = many(3);
+        state.command(at(0), Command::Remember(memory(endpoints, &all)));
+        read(&mut state, 1, &[]);
+        let (_, view) = state.publish(at(1));
+        let held = |view: &crate::view::View| {
+            let registry = &view.registries["r"];
+            (registry.held_services, registry.held_instances)
+        };
+        assert_eq!(held(&view), (3, 6), "{endpoints:?}");
+        for service in all {
+            let evidence = Evidence::Complete;
+            say_at(&mut state, at(2), "r", Event::Upsert { service, evidence });
+        }
+        let (_, view) = state.publish(at(2));
+        assert_eq!(held(&view), (0, 0), "{endpoints:?}");
+    }
+}
