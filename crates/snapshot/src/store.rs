@@ -269,7 +269,12 @@ fn replace(temporary: &Path, file: &Path, bytes: &[u8]) -> Result<(), SnapshotEr
 
 fn lock(dir: &Path) -> Result<File, SnapshotError> {
     let path = dir.join(LOCK);
-    let lock = File::create(&path).map_err(SnapshotError::io("make", &path))?;
+    // A disk that became read-only can still be read.
+    let lock = File::create(&path).or_else(|error| match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
+        _ => Err(error),
+    });
+    let lock = lock.map_err(SnapshotError::io("make", &path))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(SnapshotError::InUse {
