@@ -27,5 +27,5 @@ pub use lease::{
     Holder, LEASE_DURATION, LeaseSettings, LeaseTerms, LeaseView, Leases, replica_identity,
     start_leases,
 };
-pub use services::{ServiceName, watch_services};
+pub use services::{ServiceName, ServiceNames, watch_services};
 pub use watch::{MetadataEvent, WatchError, metadata_watch};

@@ -11,23 +11,20 @@ use crate::{MetadataEvent, metadata_watch};
 /// Namespace and name.
 pub type ServiceName = (Arc<str>, Arc<str>);
 
+/// The names of all Services; `None` before the first list is complete.
+pub type ServiceNames = Option<Arc<BTreeSet<ServiceName>>>;
+
 /// How long changes are gathered: Services come in bunches.
 const GATHER: Duration = Duration::from_millis(200);
 
-/// Follows the Services of all namespaces. There is nothing before the first list is complete. The task runs until
-/// the receiver is dropped.
+/// Follows the Services of all namespaces. The task runs until the receiver is dropped.
 #[must_use]
-pub fn watch_services(
-    client: Client,
-) -> (
-    watch::Receiver<Option<Arc<BTreeSet<ServiceName>>>>,
-    JoinHandle<()>,
-) {
+pub fn watch_services(client: Client) -> (watch::Receiver<ServiceNames>, JoinHandle<()>) {
     let (sender, receiver) = watch::channel(None);
     (receiver, tokio::spawn(follow(client, sender)))
 }
 
-async fn follow(client: Client, sender: watch::Sender<Option<Arc<BTreeSet<ServiceName>>>>) {
+async fn follow(client: Client, sender: watch::Sender<ServiceNames>) {
     let kind =
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Service"), "services");
     let mut events = std::pin::pin!(metadata_watch(client, kind));
