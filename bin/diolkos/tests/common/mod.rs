@@ -5,7 +5,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use diolkos_testkit::{Program, ports};
+use diolkos_testkit::{Program, SmallDisk, ports};
 use serde_json::Value;
 
 /// How soon something must show that needs the whole way. A limit, not a wait.
@@ -25,21 +25,33 @@ pub struct Diolkos {
 impl Diolkos {
     /// Runs with these documents and further arguments, and waits until the API answers.
     pub async fn run(documents: &str, args: &[&str]) -> Result<Self> {
-        Self::run_with(Some(documents), args).await
+        Self::run_with(Some(documents), args, None).await
     }
 
     /// Runs with the documents of the cluster.
     pub async fn run_in_cluster(args: &[&str]) -> Result<Self> {
-        Self::run_with(None, args).await
+        Self::run_with(None, args, None).await
     }
 
-    async fn run_with(documents: Option<&str>, args: &[&str]) -> Result<Self> {
+    /// Runs with these documents where the disk is mounted.
+    pub async fn run_on(disk: &SmallDisk, documents: &str, args: &[&str]) -> Result<Self> {
+        Self::run_with(Some(documents), args, Some(disk)).await
+    }
+
+    async fn run_with(
+        documents: Option<&str>,
+        args: &[&str],
+        disk: Option<&SmallDisk>,
+    ) -> Result<Self> {
         diolkos_testkit::install_crypto();
         let port = ports::port()?;
         let address = format!("127.0.0.1:{}", port.number());
         let mut arguments: Vec<String> = vec!["run".into(), "--listen".into(), address.clone()];
         arguments.extend(args.iter().map(|arg| (*arg).to_owned()));
-        let program = Program::prepare("diolkos", Path::new(BIN))?;
+        let mut program = Program::prepare("diolkos", Path::new(BIN))?;
+        if let Some(disk) = disk {
+            program = program.on(disk);
+        }
         if let Some(documents) = documents {
             let file = program.home().join("registry.yaml");
             std::fs::write(&file, documents)?;
