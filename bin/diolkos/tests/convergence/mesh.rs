@@ -84,6 +84,11 @@ impl Mesh {
         self.objects.values().flat_map(addresses).collect()
     }
 
+    /// How much was taken away so far.
+    pub(crate) fn removals(&self) -> usize {
+        self.removals.values().map(|count| *count as usize).sum()
+    }
+
     /// An object is there, or gone.
     pub(crate) fn told(&mut self, name: &str, object: Option<Value>) {
         if self.objects.get(name) == object.as_ref() {

@@ -8,9 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use diolkos_istio::Kind;
 use diolkos_model::Service;
 use diolkos_plan::plan;
 use diolkos_testkit::{Consul, Fault, HttpFault, Kubernetes, On, Reply, TcpProxy};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
     sync::Mutex,
@@ -21,7 +23,7 @@ use tokio::{
 use crate::{
     bridge::{Bridge, Settings, Target},
     mesh::{Mesh, Objects, SharedMesh, Watches, wanted},
-    registry::{Registry, lock},
+    registry::{Registry, lock, nodes},
     sequence::{Asked, Ending, Place, SERVICES, Sequence, Shape, Step, Trouble},
 };
 
@@ -41,6 +43,31 @@ pub(crate) struct Servers {
     pub(crate) watches: Watches,
     /// Sequences so far: no two share a name.
     pub(crate) count: AtomicUsize,
+    pub(crate) tally: Tally,
+}
+
+impl Servers {
+    /// Takes away what sequences that failed have left behind. To be called while none runs.
+    pub(crate) async fn sweep(&self) -> Result<()> {
+        for node in nodes() {
+            let node = json!({"Node": node});
+            self.consul.catalog_deregister(&node).await?;
+        }
+        let kinds = Kind::ALL.map(Kind::plural).join(",");
+        let delete = ["delete", &kinds, "--all", "--all-namespaces"];
+        self.kubernetes.kubectl(&delete).await.map(drop)
+    }
+}
+
+/// What has happened in all sequences: a run in which no fault meets a request, or nothing ends, shows nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Requests that met a fault.
+    pub(crate) broken: AtomicUsize,
+    /// Lies that were told.
+    pub(crate) lies: AtomicUsize,
+    /// Endpoints and services that went out of the mesh, as they had ended.
+    pub(crate) removals: AtomicUsize,
 }
 
 /// Plays a sequence to its end. An error is what it breaks, with all that happened.
@@ -73,7 +100,9 @@ struct Player<'a> {
     consul: Arc<HttpFault>,
     api: Option<Arc<HttpFault>>,
     bridge: Bridge,
-    troubles: JoinSet<Result<()>>,
+    /// Each ends with the number of requests that met it.
+    troubles: JoinSet<Result<usize>>,
+    lies: JoinSet<usize>,
     _directory: TempDir,
 }
 
@@ -94,11 +123,17 @@ impl<'a> Player<'a> {
             sleep(*pause).await;
             player.check()?;
         }
-        while let Some(ended) = player.troubles.join_next().await {
-            ended??;
+        let tally = &servers.tally;
+        while let Some(hits) = player.troubles.join_next().await {
+            tally.broken.fetch_add(hits??, Ordering::SeqCst);
+        }
+        while let Some(hits) = player.lies.join_next().await {
+            tally.lies.fetch_add(hits?, Ordering::SeqCst);
         }
         lock(mesh).note("the faults are over");
         player.converge().await?;
+        let removals = lock(mesh).removals();
+        tally.removals.fetch_add(removals, Ordering::SeqCst);
         player.retire().await
     }
 
@@ -139,6 +174,7 @@ impl<'a> Player<'a> {
             consul: Arc::new(consul),
             api,
             troubles: JoinSet::new(),
+            lies: JoinSet::new(),
             _directory: directory,
         })
     }
@@ -178,7 +214,12 @@ impl<'a> Player<'a> {
     fn registry_trouble(&mut self, trouble: &Trouble, asked: Asked, time: Duration) {
         if !matches!(trouble, Trouble::Refuse) {
             let proxy = self.consul.clone();
-            return self.trouble(&proxy, trouble, consul_requests(asked), time);
+            self.trouble(&proxy, trouble, consul_requests(asked), time);
+            // It happens to queries that wait as well: they are asked again.
+            if matches!(asked, Asked::All) {
+                proxy.cut();
+            }
+            return;
         }
         let wire = self.wire.clone();
         self.troubles.spawn(async move {
@@ -186,7 +227,8 @@ impl<'a> Player<'a> {
             wire.refuse(true).await?;
             wire.cut();
             sleep(time).await;
-            wire.refuse(false).await
+            wire.refuse(false).await?;
+            Ok(0)
         });
     }
 
@@ -209,7 +251,7 @@ impl<'a> Player<'a> {
         self.troubles.spawn(async move {
             sleep(time).await;
             rule.end();
-            Ok(())
+            Ok(rule.hits())
         });
     }
 
@@ -224,20 +266,29 @@ impl<'a> Player<'a> {
         if names {
             let truth = proxy.record("/v1/catalog/services").await?;
             let nothing = truth.header("content-length", "2").body("{}");
-            let on = On::reads().path("/v1/catalog/services").first(1);
-            self.rule(&proxy, on, Fault::Reply(nothing), LIE);
+            let on = On::reads().path("/v1/catalog/services");
+            self.lie_once(&proxy, on, nothing);
         }
         for service in services {
             if self.registry.addresses(*service).len() < 2 {
                 continue;
             }
             let nothing = proxy.record("/v1/health/service/there-is-none").await?;
-            let on = On::reads().path(&self.path(*service)).first(1);
-            self.rule(&proxy, on, Fault::Reply(nothing), LIE);
+            let on = On::reads().path(&self.path(*service));
+            self.lie_once(&proxy, on, nothing);
             // Else nobody would ask.
             self.registry.touch(*service).await?;
         }
         Ok(())
+    }
+
+    fn lie_once(&mut self, proxy: &HttpFault, on: On, lie: Reply) {
+        let rule = proxy.rule(on.first(1), Fault::Reply(lie));
+        self.lies.spawn(async move {
+            sleep(LIE).await;
+            rule.end();
+            rule.hits()
+        });
     }
 
     /// An instance comes or changes, and is told of late.
@@ -298,13 +349,16 @@ impl<'a> Player<'a> {
             if let Target::Directory(path) = &self.settings.target {
                 mesh.look(path)?;
             }
-            Ok(mesh.objects == wanted)
+            // It may be right already, and the source not be back yet.
+            let view = self.bridge.engine.view.borrow();
+            let synced = view.registries.values().all(|r| r.complete);
+            Ok(synced && mesh.objects == wanted)
         })
         .await?;
         let mesh = lock(&self.mesh);
         ensure!(
             converged,
-            "not converged after {CONVERGES:?}: {}",
+            "not read again, or not converged, after {CONVERGES:?}: {}",
             difference(&wanted, &mesh.objects)
         );
         let (there, live) = (mesh.endpoints(), self.registry.live());

@@ -279,6 +279,11 @@ impl Registry {
     }
 }
 
+/// The nodes of all sequences' instances.
+pub(crate) fn nodes() -> impl Iterator<Item = String> {
+    (0..NODES).map(|number| format!("ext-{number}"))
+}
+
 fn node((_, instance): Place) -> String {
     format!("ext-{}", instance % NODES)
 }

@@ -127,7 +127,7 @@ impl Sequence {
     /// How sequences are drawn.
     fn strategy() -> impl Strategy<Value = Self> {
         let grace = prop_oneof![Just(0), Just(200)].prop_map(Duration::from_millis);
-        let steps = prop::collection::vec((step(), millis(0..120)), 8..24);
+        let steps = prop::collection::vec((step(), millis(0..250)), 8..24);
         (any::<bool>(), grace, steps).prop_map(|(inline, grace, steps)| Self {
             inline,
             grace,
@@ -207,7 +207,7 @@ fn broken(
         Just(Asked::Second),
         Just(Asked::Third),
     ];
-    (trouble, asked, millis(30..600))
+    (trouble, asked, millis(50..1_000))
 }
 
 fn registry_trouble() -> impl Strategy<Value = Trouble> {
