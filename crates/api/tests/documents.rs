@@ -5,8 +5,8 @@
 use std::{fs, path::Path, time::Duration};
 
 use diolkos_api::{
-    CheckedRegistry, Consistency, ConsulSettings, Credential, Limits, Shrink,
-    SourceSettings, TlsMaterial, TlsSettings, check, load, raw::RegistrySpec,
+    CheckedRegistry, Consistency, ConsulSettings, Credential, Limits, Shrink, SourceSettings,
+    TlsMaterial, TlsSettings, check, load, raw::RegistrySpec,
 };
 use diolkos_istio::Location;
 use diolkos_plan::{Endpoints, PortNaming};

@@ -98,6 +98,7 @@ pub async fn drive<S: Sink>(mut sink: S, driving: Driving) {
         writes: JoinSet::new(),
         built: HashMap::new(),
         bursts: Bursts::default(),
+        outage: results::Outage::default(),
         picks: 0,
         summary: Summary::default(),
         closing: false,
@@ -128,6 +129,7 @@ struct Driver<W> {
     /// Objects of services that are being written.
     built: HashMap<ServiceKey, Built>,
     bursts: Bursts,
+    outage: results::Outage,
     picks: usize,
     summary: Summary,
     /// There is no publisher any more.

@@ -3,7 +3,7 @@
 use std::{
     hash::{BuildHasher as _, RandomState},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use diolkos_istio::ObjectKey;
@@ -62,6 +62,11 @@ impl<W: Writer> Driver<W> {
             Ok(outcome) => {
                 tracing::debug!(object = %key, ?outcome, "written");
                 self.bursts.ended(Instant::now());
+                let now = Instant::now();
+                if self.outage.worked(now, self.driving.pace.slowest) {
+                    tracing::info!("the sink takes writes again, what waits is tried at once");
+                    self.retries.hurry(now);
+                }
                 self.differ.written(key, registry.clone(), hash);
                 self.retries.forget(key);
             }
@@ -75,6 +80,9 @@ impl<W: Writer> Driver<W> {
         tracing::debug!(object = %key, %error, "cannot write");
         if let Some(count) = self.summary.add(error.category(), now) {
             tracing::warn!(object = %key, count, %error, "cannot write objects, this one among them; see the status for the others");
+        }
+        if matches!(error, WriteError::Retry { .. }) {
+            self.outage.failed();
         }
         if let WriteError::Retry {
             after: Some(after), ..
@@ -97,6 +105,35 @@ impl<W: Writer> Driver<W> {
             result,
         };
         self.driving.ledger.note(key.clone(), record);
+    }
+}
+
+/// Whether the store as a whole does not work, as far as writes tell.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    /// Writes in a row that failed without a word on the object itself.
+    failures: usize,
+    /// When the last outage ended.
+    ended: Option<Instant>,
+}
+
+impl Outage {
+    /// So many failures in a row are no accident.
+    const IN_A_ROW: usize = 8;
+
+    fn failed(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// A write worked. Returns whether that is the end of an outage: at most once in `pause`, since many objects that
+    /// are refused for ever, among few others that work, look like one outage after the other.
+    fn worked(&mut self, now: Instant, pause: Duration) -> bool {
+        let ends = std::mem::take(&mut self.failures) >= Self::IN_A_ROW
+            && self.ended.is_none_or(|ended| now - ended >= pause);
+        if ends {
+            self.ended = Some(now);
+        }
+        ends
     }
 }
 

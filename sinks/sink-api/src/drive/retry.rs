@@ -119,6 +119,22 @@ impl Retries {
         }
     }
 
+    /// The store works again after it did not for a while: whatever was tried in vain meanwhile is due now. What
+    /// nobody tried does not wait for the store.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        let waiting = std::mem::take(&mut self.due);
+        for (due, key) in waiting {
+            let due = match self.waits.get_mut(&key) {
+                Some(wait) if wait.tries > 0 && wait.due > now => {
+                    wait.due = now;
+                    now
+                }
+                _ => due,
+            };
+            self.due.insert((due, key));
+        }
+    }
+
     /// It is as it should be.
     pub(super) fn forget(&mut self, key: &ObjectKey) {
         if let Some(wait) = self.waits.remove(key) {
