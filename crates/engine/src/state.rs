@@ -45,8 +45,7 @@ pub(crate) struct State {
     awaits_memory: bool,
     /// The objects of ghosts, as last published.
     kept: Arc<BTreeSet<ObjectKey>>,
-    /// Registries that were taken out of the configuration after a complete synchronisation: their
-    /// objects are to be removed.
+    /// Registries that were taken out of the configuration: their objects are to be removed.
     retired: BTreeSet<Arc<str>>,
     generation: u64,
     changed: bool,
@@ -186,13 +185,9 @@ impl State {
         for key in self.keys_of(name) {
             self.forget(&key);
         }
-        let Some(registry) = self.registries.remove(name) else {
-            return;
-        };
+        self.registries.remove(name);
         self.ghosts.remove(name);
-        if registry.complete {
-            self.retired.insert(name.clone());
-        }
+        self.retired.insert(name.clone());
     }
 
     fn remember(&mut self, now: Now, all: Vec<diolkos_plan::Remembered>) {

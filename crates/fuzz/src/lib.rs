@@ -168,7 +168,7 @@ pub fn credentials(content: &[u8]) {
     }
 }
 
-/// Any service under all policies of [`policies`].
+/// Any service under all policies of the crate.
 pub fn mapping(bytes: &[u8]) {
     mapping::check(&arbitrary::service(bytes));
 }

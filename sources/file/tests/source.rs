@@ -88,7 +88,7 @@ impl Bed {
             Event::Remove { key } => format!("remove {}", key.name),
             Event::SnapshotEnd { epoch, evidence } => match evidence {
                 Evidence::Complete => format!("end {epoch}"),
-                Evidence::Partial(why) => format!("partial {epoch}: {why}"),
+                Evidence::Partial(why) | Evidence::Stale(why) => format!("partial {epoch}: {why}"),
             },
         }
     }
