@@ -114,7 +114,7 @@ pub struct Explained {
     /// The registry's record, every decision, the objects.
     #[serde(flatten)]
     pub explanation: serde_json::Map<String, serde_json::Value>,
-    /// When the record changed last, RFC 3339.
+    /// When the record changed last, RFC 3339, or in words that it was before the start.
     pub changed: String,
     /// What was last done about each object.
     pub written: Vec<Written>,
@@ -186,7 +186,10 @@ impl Observer {
             .into_iter()
             .map(|found| {
                 let written = found.keys.iter().map(|key| self.written(key)).collect();
-                let changed = time(found.changed);
+                let changed = match found.remembered {
+                    Some(_) => "before this process began".to_owned(),
+                    None => time(found.changed),
+                };
                 let explanation = match serde_json::to_value(&found)? {
                     serde_json::Value::Object(map) => map,
                     other => serde_json::Map::from_iter([("explanation".to_owned(), other)]),

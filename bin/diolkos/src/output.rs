@@ -6,6 +6,7 @@ use anyhow::Context;
 use comfy_table::{ContentArrangement, Table, presets};
 use diolkos_console::{RegistryStatus, ServiceStatus};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::cli::Output;
 
@@ -185,26 +186,73 @@ pub(crate) fn explanations(found: &[diolkos_console::Explained]) -> String {
 }
 
 fn explanation(found: &diolkos_console::Explained) -> String {
-    let text = |value: &serde_json::Value| match value {
-        serde_json::Value::String(text) => text.clone(),
+    let mut out = heading(found);
+    out.push("registry says".to_owned());
+    out.extend(instances(&get(found, "record")));
+    out.push("decisions".to_owned());
+    out.push(decisions(&get(found, "decisions")));
+    out.push("objects".to_owned());
+    let mut rows = table(&["  OBJECT", "LAST WRITTEN", "RESULT"]);
+    for written in &found.written {
+        let at = written.at.clone().unwrap_or_else(|| "-".to_owned());
+        rows.add_row([format!("  {}", written.object), at, written.result.clone()]);
+    }
+    out.push(render(&rows));
+    out.join("\n")
+}
+
+fn get(found: &diolkos_console::Explained, key: &str) -> Value {
+    found.explanation.get(key).cloned().unwrap_or_default()
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
         other => other.to_string(),
-    };
-    let get = |key: &str| found.explanation.get(key).cloned().unwrap_or_default();
-    let mut out = vec![format!(
-        "service   {} (changed {})",
-        text(&get("service")),
-        found.changed
-    )];
+    }
+}
+
+/// The service, its host, and what is not as the registry says.
+fn heading(found: &diolkos_console::Explained) -> Vec<String> {
+    let get = |key| get(found, key);
+    let service = text(&get("service"));
+    let mut out = vec![format!("service   {service} (changed {})", found.changed)];
     out.push(match (get("host"), get("carried").as_bool()) {
-        (serde_json::Value::String(host), Some(true)) => format!("host      {host}"),
-        (serde_json::Value::String(host), _) => format!("host      {host} (not in the mesh)"),
+        (Value::String(host), Some(true)) => format!("host      {host}"),
+        (Value::String(host), _) => format!("host      {host} (not in the mesh)"),
         _ => "host      none (not in the mesh)".to_owned(),
     });
-    if let serde_json::Value::String(why) = get("refusal") {
+    if let Value::String(why) = get("refusal") {
         out.push(format!("refused   {why}"));
     }
-    let record = get("record");
-    out.push("registry says".to_owned());
+    let held = get("held");
+    let held: Vec<String> = held.as_array().into_iter().flatten().map(text).collect();
+    if !held.is_empty() {
+        let why = match get("hold") {
+            Value::String(why) => why,
+            _ => "the registry's answer was incomplete".to_owned(),
+        };
+        out.push(format!(
+            "held      {} (the registry lacks them; {why})",
+            held.join(", ")
+        ));
+    }
+    if let Value::String(since) = get("emptySince") {
+        out.push(format!(
+            "empty     since {since}: the host stays with no endpoints until guard.emptyGrace is over"
+        ));
+    }
+    if let Some(endpoints) = get("remembered").as_u64() {
+        out.push(format!(
+            "memory    the mesh held {endpoints} endpoints of it at the start, and no complete snapshot has accounted for them; its objects stay as they are"
+        ));
+    }
+    out
+}
+
+/// What the registry says of each instance.
+fn instances(record: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
     for instance in record["instances"].as_array().into_iter().flatten() {
         let mut line = format!(
             "  {}  {}",
@@ -223,13 +271,16 @@ fn explanation(found: &diolkos_console::Explained) -> String {
         for (key, value) in instance["labels"].as_object().into_iter().flatten() {
             line.push_str(&format!(" {key}={}", text(value)));
         }
-        out.push(line);
+        lines.push(line);
     }
-    out.push("decisions".to_owned());
+    lines
+}
+
+fn decisions(decisions: &Value) -> String {
     let mut rows = table(&["  SUBJECT", "RULE", "DETAIL"]);
-    for decision in get("decisions").as_array().into_iter().flatten() {
+    for decision in decisions.as_array().into_iter().flatten() {
         let subject = match &decision["subject"] {
-            serde_json::Value::String(subject) => subject.clone(),
+            Value::String(subject) => subject.clone(),
             other => text(&other["instance"]),
         };
         rows.add_row([
@@ -238,13 +289,5 @@ fn explanation(found: &diolkos_console::Explained) -> String {
             text(&decision["detail"]),
         ]);
     }
-    out.push(render(&rows));
-    out.push("objects".to_owned());
-    let mut rows = table(&["  OBJECT", "LAST WRITTEN", "RESULT"]);
-    for written in &found.written {
-        let at = written.at.clone().unwrap_or_else(|| "-".to_owned());
-        rows.add_row([format!("  {}", written.object), at, written.result.clone()]);
-    }
-    out.push(render(&rows));
-    out.join("\n")
+    render(&rows)
 }

@@ -2,12 +2,13 @@
 
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
-use diolkos_istio::{Object, ObjectKey};
+use diolkos_guard::Why;
+use diolkos_istio::{Kind, Object, ObjectKey};
 use diolkos_model::{Health, Instance, Service, ServiceKey};
 use diolkos_plan::{Decision, plan, plan_empty};
 use serde::Serialize;
 
-use crate::{Known, View};
+use crate::{Known, RememberedView, View};
 
 /// All about one service.
 #[derive(Clone, Debug, Serialize)]
@@ -32,6 +33,10 @@ pub struct Explanation {
     pub hold: Option<String>,
     /// Whether the registry does not have the service any more.
     pub gone: bool,
+    /// The endpoints in the mesh of a service that is known by its objects alone: no complete snapshot since the
+    /// start has accounted for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remembered: Option<usize>,
     /// Since when there are no instances, where the host stays for a while (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub empty_since: Option<String>,
@@ -93,11 +98,50 @@ pub struct InstanceView {
 /// decisions are made again instead of being kept.
 #[must_use]
 pub fn explain(view: &View, query: &str) -> Vec<Explanation> {
-    view.services
+    let known = view
+        .services
         .iter()
         .filter(|(key, known)| matches(key, known, query))
-        .map(|(key, known)| explanation(key, known))
-        .collect()
+        .map(|(key, known)| explanation(key, known));
+    let host = query.strip_suffix('.').unwrap_or(query);
+    let remembered = view.remembered.iter().filter(|remembered| {
+        // The service entry is called after its host.
+        let named = |object: &ObjectKey| *object.name == *host;
+        *remembered.service == *query || remembered.objects.iter().any(named)
+    });
+    known.chain(remembered.map(of_memory)).collect()
+}
+
+fn of_memory(remembered: &RememberedView) -> Explanation {
+    let objects = &remembered.objects;
+    let host = objects.iter().find(|key| key.kind == Kind::ServiceEntry);
+    Explanation {
+        service: remembered.service.to_string(),
+        record: RecordView {
+            registry: remembered.registry.clone(),
+            namespace: "".into(),
+            group: "".into(),
+            name: remembered.service.clone(),
+            instances: Vec::new(),
+        },
+        host: host.map(|key| key.name.to_string()),
+        carried: true,
+        refusal: None,
+        decisions: Vec::new(),
+        held: Vec::new(),
+        hold: remembered.hold.map(hold_text),
+        gone: remembered.hold.is_some(),
+        remembered: Some(remembered.endpoints),
+        empty_since: None,
+        changed: SystemTime::UNIX_EPOCH,
+        objects: Vec::new(),
+        keys: objects.clone(),
+    }
+}
+
+fn hold_text((why, since): (Why, SystemTime)) -> String {
+    let since = humantime::format_rfc3339_seconds(since);
+    format!("{} since {since}", why.as_str())
 }
 
 fn matches(key: &ServiceKey, known: &Known, query: &str) -> bool {
@@ -142,10 +186,9 @@ fn explanation(key: &ServiceKey, known: &Known) -> Explanation {
             .map(|(reason, detail)| format!("{reason}: {detail}")),
         decisions: made.decisions,
         held: known.held.clone(),
-        hold: known
-            .hold
-            .map(|(why, since)| format!("{} since {}", why.as_str(), time(since))),
+        hold: known.hold.map(hold_text),
         gone: known.gone,
+        remembered: None,
         empty_since: known.empty_since.map(time),
         changed: known.changed,
         objects: made.objects.iter().map(Object::manifest).collect(),

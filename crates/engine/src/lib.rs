@@ -25,4 +25,4 @@ pub use command::{Command, Configured, Policies, Reserved};
 pub use diolkos_guard::Why;
 pub use explain::{Explanation, RecordView, explain};
 pub use run::{Engine, Observe, Options, Window, spawn};
-pub use view::{HoldView, Known, RegistryView, View};
+pub use view::{HoldView, Known, RegistryView, RememberedView, View};

@@ -7,6 +7,7 @@ use std::{
 };
 
 use diolkos_guard::Why;
+use diolkos_istio::ObjectKey;
 use diolkos_model::{Service, ServiceKey};
 use diolkos_plan::{Planned, Policy, Reason};
 
@@ -21,6 +22,24 @@ pub struct View {
     pub registries: BTreeMap<Arc<str>, RegistryView>,
     /// All services that the registries have.
     pub services: BTreeMap<ServiceKey, Arc<Known>>,
+    /// Services that only the mesh knows of.
+    pub remembered: Vec<RememberedView>,
+}
+
+/// A service of which only the objects are known: the mesh held them before this process began, and no complete
+/// snapshot has accounted for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RememberedView {
+    /// The registry.
+    pub registry: Arc<str>,
+    /// The service's key, as text.
+    pub service: Arc<str>,
+    /// Its objects.
+    pub objects: Vec<ObjectKey>,
+    /// Its endpoints in the mesh.
+    pub endpoints: usize,
+    /// Why the guard holds them, and since when; `None` before the first complete snapshot.
+    pub hold: Option<(Why, SystemTime)>,
 }
 
 /// One registry.

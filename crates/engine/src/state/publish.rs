@@ -17,7 +17,7 @@ use super::{Registry, State, memory::ghost_key};
 use crate::{
     claims::Claim,
     clock::Now,
-    view::{HoldView, Known, RegistryView, View},
+    view::{HoldView, Known, RegistryView, RememberedView, View},
 };
 
 impl State {
@@ -34,6 +34,7 @@ impl State {
             remembers: !self.awaits_memory,
             registries: self.registry_views(now),
             services: BTreeMap::new(),
+            remembered: self.remembered(now),
         };
         let mut desired = Desired {
             generation: self.generation,
@@ -195,6 +196,31 @@ impl State {
             holds.contains_key(&ghost_key(name, text))
         });
         held.map(|(_, ghost)| ghost.endpoints).sum()
+    }
+
+    /// The services that only the mesh knows of.
+    fn remembered(&self, now: Now) -> Vec<RememberedView> {
+        let known: BTreeSet<String> = match self.ghosts.values().all(BTreeMap::is_empty) {
+            true => return Vec::new(),
+            false => self.services.keys().map(ToString::to_string).collect(),
+        };
+        let mut views = Vec::new();
+        for (name, registry) in &self.registries {
+            for (text, ghost) in self.ghosts.get(name).into_iter().flatten() {
+                if known.contains(&**text) {
+                    continue;
+                }
+                let hold = registry.guard.holds().get(&ghost_key(name, text));
+                views.push(RememberedView {
+                    registry: name.clone(),
+                    service: text.clone(),
+                    objects: ghost.kept(None).cloned().collect(),
+                    endpoints: ghost.endpoints,
+                    hold: hold.map(|hold| (hold.why, wall(now, hold.since))),
+                });
+            }
+        }
+        views
     }
 
     fn registry_views(&self, now: Now) -> BTreeMap<Arc<str>, RegistryView> {

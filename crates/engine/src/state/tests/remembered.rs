@@ -234,3 +234,27 @@ fn what_is_held_of_the_memory_is_counted_and_ends_when_it_comes_back() {
         assert_eq!(held(&view), (0, 0), "{endpoints:?}");
     }
 }
+
+#[test]
+fn what_only_the_mesh_knows_of_can_be_explained() {
+    let mut state = started(Endpoints::Inline);
+    state.command(
+        at(0),
+        Command::Remember(memory(Endpoints::Inline, &many(1))),
+    );
+    let explained = |state: &mut State, second: u64| {
+        let (_, view) = state.publish(at(second));
+        crate::explain(&view, "s0.mesh")
+    };
+    let [before] = &*explained(&mut state, 0) else {
+        panic!("it is known");
+    };
+    assert_eq!((before.remembered, before.hold.as_ref()), (Some(2), None));
+    read(&mut state, 1, &[]);
+    let held = explained(&mut state, 1);
+    let hold = held[0].hold.as_deref().unwrap_or_default();
+    assert!(hold.starts_with("Shrink since "), "{hold}");
+    read(&mut state, 2, &many(1));
+    let after = explained(&mut state, 2);
+    assert_eq!((after.len(), after[0].remembered), (1, None));
+}
