@@ -249,16 +249,11 @@ fn service(key: &ServiceKey, known: &Known) -> ServiceStatus {
         },
         instances: known.service.instances.len(),
         carried: known.is_carried(),
-        refusal: known
-            .refusal
-            .as_ref()
-            .map(|(reason, detail)| format!("{reason}: {detail}")),
+        refusal: known.refusal_text(),
         dropped: by_name(&known.dropped),
         advice: known.advice.iter().map(ToString::to_string).collect(),
         held: known.held.len(),
-        hold: known
-            .hold
-            .map(|(why, since)| format!("{} since {}", why.as_str(), time(since))),
+        hold: known.hold_text(),
         empty_since: known.empty_since.map(time),
     }
 }

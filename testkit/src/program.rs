@@ -49,11 +49,6 @@ impl Program {
         self.process.pid()
     }
 
-    /// The process, to pause, kill and restart it.
-    pub fn process(&self) -> &Process {
-        &self.process
-    }
-
     /// SIGSTOP: the program keeps its connections and does nothing.
     ///
     /// # Errors

@@ -35,7 +35,15 @@ pub(crate) fn levels(observer: &Observer, sink: &'static str, metrics: &Metrics)
             .map(|(reason, n)| (reason.as_str(), count(*n)))
             .collect()
     };
-    for (name, health) in observer.sources.health() {
+    let health = observer.sources.health();
+    let view: Arc<_> = observer.view.borrow().clone();
+    for name in metrics.registries() {
+        // Both: where only one of them is gone yet, the other would bring the series back.
+        if !health.contains_key(&name) && !view.registries.contains_key(&name) {
+            metrics.forget_registry(&name);
+        }
+    }
+    for (name, health) in health {
         let levels = SourceHealth {
             up: health.phase.is_connected(),
             phase: health.phase.as_str(),
@@ -46,7 +54,6 @@ pub(crate) fn levels(observer: &Observer, sink: &'static str, metrics: &Metrics)
         };
         metrics.source_health(&name, levels);
     }
-    let view: Arc<_> = observer.view.borrow().clone();
     for (name, registry) in &view.registries {
         let levels = RegistryLevels {
             services: count(registry.services),
@@ -70,5 +77,43 @@ pub(crate) fn levels(observer: &Observer, sink: &'static str, metrics: &Metrics)
                 .collect(),
         };
         metrics.sink_levels(sink, levels);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diolkos_console::{Holders, Sources};
+    use diolkos_engine::{RegistryView, View};
+    use diolkos_source_api::HealthReporter;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    /// The engine and the supervisor of sources hear of the end of a registry at different times.
+    #[test]
+    fn a_registry_that_is_gone_from_both_leaves_no_series() {
+        let (metrics, sources) = (Metrics::new("1"), Sources::new());
+        let (_reporter, health) = HealthReporter::new();
+        sources.insert("old".into(), health);
+        let known = View {
+            registries: [("old".into(), RegistryView::default())].into(),
+            ..View::default()
+        };
+        let (view, receiver) = watch::channel(Arc::new(known));
+        let observer = Observer {
+            view: receiver,
+            sources: sources.clone(),
+            ledger: None,
+            holders: Holders::default(),
+        };
+        let page = || {
+            levels(&observer, "directory", &metrics);
+            metrics.encode()
+        };
+        assert!(page().contains("registry=\"old\""));
+        sources.remove("old");
+        assert!(page().contains("registry=\"old\""), "the engine has it");
+        view.send_replace(Arc::default());
+        assert!(!page().contains("registry=\"old\""));
     }
 }

@@ -286,7 +286,6 @@ impl App {
                 let sent = self.engine.commands.send(released).await;
                 sent.context("the engine stopped")?;
             }
-            self.forget_metrics(&changed);
             if let Some(replica) = &mut self.replica {
                 let generation = self.engine.desired.borrow().generation;
                 replica.configure(&changed, generation);
@@ -297,15 +296,6 @@ impl App {
                 .send(Command::Configure(documents::policies(&changed)))
                 .await
                 .context("the engine stopped")?;
-        }
-    }
-
-    /// Registries that are gone leave no series behind.
-    fn forget_metrics(&self, registries: &[CheckedRegistry]) {
-        for name in self.observer.view.borrow().registries.keys() {
-            if !registries.iter().any(|registry| registry.name == *name) {
-                self.metrics.forget_registry(name);
-            }
         }
     }
 

@@ -2,13 +2,12 @@
 
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
-use diolkos_guard::Why;
 use diolkos_istio::{Kind, Object, ObjectKey};
 use diolkos_model::{Health, Instance, Service, ServiceKey};
 use diolkos_plan::{Decision, plan, plan_empty};
 use serde::Serialize;
 
-use crate::{Known, RememberedView, View};
+use crate::{Known, RememberedView, View, view::hold_text};
 
 /// All about one service.
 #[derive(Clone, Debug, Serialize)]
@@ -139,11 +138,6 @@ fn of_memory(remembered: &RememberedView) -> Explanation {
     }
 }
 
-fn hold_text((why, since): (Why, SystemTime)) -> String {
-    let since = humantime::format_rfc3339_seconds(since);
-    format!("{} since {since}", why.as_str())
-}
-
 fn matches(key: &ServiceKey, known: &Known, query: &str) -> bool {
     let host = query.strip_suffix('.').unwrap_or(query);
     let named = known
@@ -180,13 +174,10 @@ fn explanation(key: &ServiceKey, known: &Known) -> Explanation {
         record: record(&known.service),
         host: made.host,
         carried: known.is_carried(),
-        refusal: known
-            .refusal
-            .as_ref()
-            .map(|(reason, detail)| format!("{reason}: {detail}")),
+        refusal: known.refusal_text(),
         decisions: made.decisions,
         held: known.held.clone(),
-        hold: known.hold.map(hold_text),
+        hold: known.hold_text(),
         gone: known.gone,
         remembered: None,
         empty_since: known.empty_since.map(time),

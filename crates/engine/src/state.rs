@@ -298,6 +298,22 @@ impl State {
             .min();
     }
 
+    /// The ghosts of a registry, if it has any.
+    fn ghosts_of(&self, registry: &Arc<str>) -> Option<&Ghosts> {
+        let ghosts = self.ghosts.get(registry)?;
+        (!ghosts.is_empty()).then_some(ghosts)
+    }
+
+    /// The ghosts of a registry, if it has any, with its services by the text that ghosts go by.
+    fn haunted(&self, registry: &Arc<str>) -> Option<(&Ghosts, BTreeMap<String, &Known>)> {
+        let ghosts = self.ghosts_of(registry)?;
+        let services = self.services.iter();
+        let known = services
+            .filter(|(key, _)| key.registry == *registry)
+            .map(|(key, known)| (key.to_string(), &**known));
+        Some((ghosts, known.collect()))
+    }
+
     fn keys_of(&self, registry: &Arc<str>) -> Vec<ServiceKey> {
         let keys = self.services.keys();
         keys.filter(|key| key.registry == *registry)

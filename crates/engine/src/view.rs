@@ -139,7 +139,26 @@ pub struct Known {
     pub changed: SystemTime,
 }
 
+/// Why something is held back and since when, in words.
+pub(crate) fn hold_text((why, since): (Why, SystemTime)) -> String {
+    let since = humantime::format_rfc3339_seconds(since);
+    format!("{} since {since}", why.as_str())
+}
+
 impl Known {
+    /// Why it is not carried over, in words.
+    #[must_use]
+    pub fn refusal_text(&self) -> Option<String> {
+        let (reason, detail) = self.refusal.as_ref()?;
+        Some(format!("{reason}: {detail}"))
+    }
+
+    /// Why the guard holds instances back, and since when, in words.
+    #[must_use]
+    pub fn hold_text(&self) -> Option<String> {
+        self.hold.map(hold_text)
+    }
+
     /// Whether its objects are in the mesh.
     #[must_use]
     pub fn is_carried(&self) -> bool {

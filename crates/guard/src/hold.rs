@@ -1,6 +1,9 @@
 //! What is held back of one registry, why, and until when.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use diolkos_model::ServiceKey;
 
@@ -170,8 +173,8 @@ impl Guard {
             losses,
         } = comparison;
         // Whatever is not missing any more needs no hold.
-        self.holds
-            .retain(|service, _| losses.iter().any(|loss| loss.service == *service));
+        let missing: HashSet<&ServiceKey> = losses.iter().map(|loss| &loss.service).collect();
+        self.holds.retain(|service, _| missing.contains(service));
         let new = || {
             losses
                 .iter()

@@ -2,7 +2,7 @@
 //! occurs, a phase that is over and a registry that is gone leave no stale series behind.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
@@ -85,6 +85,13 @@ impl Levels {
 
     pub(crate) fn set_sink(&self, sink: &'static str, levels: SinkLevels) {
         self.state().sinks.insert(sink, levels);
+    }
+
+    /// The registries that have levels.
+    pub(crate) fn registries(&self) -> BTreeSet<Arc<str>> {
+        let state = self.state();
+        let names = state.sources.keys().chain(state.registries.keys());
+        names.cloned().collect()
     }
 
     pub(crate) fn forget_registry(&self, registry: &str) {

@@ -1,6 +1,6 @@
 //! The metrics of a process.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use prometheus_client::{
     encoding::text,
@@ -141,6 +141,12 @@ impl Metrics {
     /// How much of a registry is carried over, as it is now.
     pub fn registry_levels(&self, registry: &Arc<str>, levels: RegistryLevels) {
         self.levels.set_registry(registry, levels);
+    }
+
+    /// The registries that have series.
+    #[must_use]
+    pub fn registries(&self) -> BTreeSet<Arc<str>> {
+        self.levels.registries()
     }
 
     /// A registry is no longer configured: its series end.

@@ -78,9 +78,7 @@ mod tests {
     use super::*;
     use diolkos_sink_api::State;
 
-    #[tokio::test]
-    async fn a_wait_that_is_dropped_loses_nothing() {
-        let shared = Shared::default();
+    fn somebody_makes_an_object(shared: &Shared) {
         let key = ObjectKey {
             kind: Kind::ServiceEntry,
             namespace: "shop".into(),
@@ -93,10 +91,16 @@ mod tests {
             state: State::Foreign,
             cause: None,
         };
+        shared.update(|cache| cache.is(key, entry));
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_dropped_loses_nothing() {
+        let shared = Shared::default();
         // Dropped while it waits for a change, and while it gathers more of them.
         let idle = tokio::time::timeout(Duration::from_millis(1), shared.changes()).await;
         assert!(idle.is_err(), "{idle:?}");
-        shared.update(|cache| cache.is(key, entry));
+        somebody_makes_an_object(&shared);
         let gathering = tokio::time::timeout(GATHER / 5, shared.changes()).await;
         assert!(gathering.is_err(), "{gathering:?}");
         let told = tokio::time::timeout(Duration::from_secs(5), shared.changes()).await;
@@ -107,19 +111,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_wait_that_is_dropped_again_and_again_ends() {
         let shared = Shared::default();
-        let key = ObjectKey {
-            kind: Kind::ServiceEntry,
-            namespace: "shop".into(),
-            name: "a".into(),
-        };
-        let entry = Entry {
-            uid: Default::default(),
-            version: 1,
-            generation: 1,
-            state: State::Foreign,
-            cause: None,
-        };
-        shared.update(|cache| cache.is(key, entry));
+        somebody_makes_an_object(&shared);
         let mut tries = 0;
         while tokio::time::timeout(GATHER / 5, shared.changes())
             .await

@@ -63,11 +63,12 @@ impl State {
         } else if held.is_empty() {
             registry.guard.settle(&key);
             // What the mesh remembers of it is held under a key of its own.
-            let text = key.to_string();
-            let ghosts = self.ghosts.get(&key.registry);
-            let ghost = ghosts.and_then(|ghosts| ghosts.get(text.as_str()));
-            if ghost.is_some_and(|ghost| left >= ghost.endpoints) {
-                registry.guard.settle(&ghost_key(&key.registry, &text));
+            if let Some(ghosts) = self.ghosts.get(&key.registry).filter(|g| !g.is_empty()) {
+                let text = key.to_string();
+                let ghost = ghosts.get(text.as_str());
+                if ghost.is_some_and(|ghost| left >= ghost.endpoints) {
+                    registry.guard.settle(&ghost_key(&key.registry, &text));
+                }
             }
         } else if evidence.is_complete() {
             let loss = Loss {

@@ -28,18 +28,18 @@ impl State {
         self.drop_unselected(name, unseen);
         let mut comparison = Comparison::default();
         let mut accounted: BTreeSet<Arc<str>> = BTreeSet::new();
-        let ghosts = self.ghosts.get(name);
+        let ghosts = self.ghosts_of(name);
         for (key, known) in self
             .services
             .iter()
             .filter(|(key, _)| key.registry == *name)
         {
-            let text = ghosts.and_then(|ghosts| {
+            let ghost = ghosts.and_then(|ghosts| {
                 let (text, ghost) = ghosts.get_key_value(key.to_string().as_str())?;
                 accounted.insert(text.clone());
                 Some(ghost)
             });
-            let remembered = text.map_or(0, |ghost| ghost.endpoints);
+            let remembered = ghost.map_or(0, |ghost| ghost.endpoints);
             let before = before.get(key).copied();
             let gone = known.gone || unseen.contains(key);
             compare(&mut comparison, known, gone, before, remembered);
@@ -114,19 +114,15 @@ impl State {
     /// their grace is over; the others stay while they are held.
     fn settle_ghosts(&mut self, now: Now, name: &Arc<str>, held: &HashSet<&ServiceKey>) {
         let grace = self.grace(name);
-        let held: HashSet<String> = held.iter().map(|key| key.to_string()).collect();
-        let alive: HashSet<String> = match self.ghosts.get(name) {
-            Some(ghosts) if !ghosts.is_empty() => {
-                let services = self.services.iter();
-                services
-                    .filter(|(key, known)| {
-                        key.registry == *name && !known.service.instances.is_empty()
-                    })
-                    .map(|(key, _)| key.to_string())
-                    .collect()
-            }
-            _ => return,
+        let Some((_, known)) = self.haunted(name) else {
+            return;
         };
+        let has_instances = |known: &Known| !known.service.instances.is_empty();
+        let alive: HashSet<String> = known
+            .into_iter()
+            .filter_map(|(text, known)| has_instances(known).then_some(text))
+            .collect();
+        let held: HashSet<String> = held.iter().map(|key| key.to_string()).collect();
         let Some(ghosts) = self.ghosts.get_mut(name) else {
             return;
         };

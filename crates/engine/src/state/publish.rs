@@ -60,16 +60,10 @@ impl State {
     /// that sinks see at once that nothing changed.
     fn keep(&mut self) -> Arc<BTreeSet<diolkos_istio::ObjectKey>> {
         let mut kept = BTreeSet::new();
-        for (registry, ghosts) in &self.ghosts {
-            if ghosts.is_empty() || !self.registries.contains_key(registry) {
+        for name in self.registries.keys() {
+            let Some((ghosts, known)) = self.haunted(name) else {
                 continue;
-            }
-            let known: BTreeMap<String, &Arc<Known>> = self
-                .services
-                .iter()
-                .filter(|(key, _)| key.registry == *registry)
-                .map(|(key, known)| (key.to_string(), known))
-                .collect();
+            };
             for (text, ghost) in ghosts {
                 let planned = known.get(&**text).and_then(|k| k.planned.as_deref());
                 kept.extend(ghost.kept(planned).cloned());
@@ -94,14 +88,12 @@ impl State {
         let hold = registry
             .and_then(|registry| registry.guard.holds().get(key))
             .map(|hold| (hold.why, wall(now, hold.since)));
-        let refusal = known.refusal.clone();
-        let lost_to = || self.other_claim(key, known);
-        let (refusal, lost_to) = match refusal {
-            Some(refusal) => (Some(refusal), None),
-            None => match lost_to() {
-                Some((refusal, winner)) => (Some(refusal), winner),
-                None => (quota(key, known, counts), None),
-            },
+        let (refusal, lost_to) = if known.refusal.is_some() {
+            (known.refusal.clone(), None)
+        } else if let Some((refusal, winner)) = self.other_claim(key, known) {
+            (Some(refusal), winner)
+        } else {
+            (quota(key, known, counts), None)
         };
         if hold == known.hold && refusal == known.refusal && lost_to == known.lost_to {
             return known.clone();
@@ -200,14 +192,13 @@ impl State {
 
     /// The services that only the mesh knows of.
     fn remembered(&self, now: Now) -> Vec<RememberedView> {
-        let known: BTreeSet<String> = match self.ghosts.values().all(BTreeMap::is_empty) {
-            true => return Vec::new(),
-            false => self.services.keys().map(ToString::to_string).collect(),
-        };
         let mut views = Vec::new();
         for (name, registry) in &self.registries {
-            for (text, ghost) in self.ghosts.get(name).into_iter().flatten() {
-                if known.contains(&**text) {
+            let Some((ghosts, known)) = self.haunted(name) else {
+                continue;
+            };
+            for (text, ghost) in ghosts {
+                if known.contains_key(&**text) {
                     continue;
                 }
                 let hold = registry.guard.holds().get(&ghost_key(name, text));
