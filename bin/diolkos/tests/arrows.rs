@@ -44,6 +44,27 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "diolkos-source-file",
         &["diolkos-model", "diolkos-source-api"],
     ),
+    ("diolkos-zk", &["diolkos-net"]),
+    ("diolkos-source-dubbo", &["diolkos-model"]),
+    (
+        "diolkos-source-zookeeper",
+        &[
+            "diolkos-model",
+            "diolkos-net",
+            "diolkos-source-api",
+            "diolkos-source-dubbo",
+            "diolkos-zk",
+        ],
+    ),
+    (
+        "diolkos-source-etcd",
+        &[
+            "diolkos-model",
+            "diolkos-net",
+            "diolkos-source-api",
+            "diolkos-source-dubbo",
+        ],
+    ),
     (
         "diolkos-sink-api",
         &["diolkos-istio", "diolkos-model", "diolkos-plan"],
