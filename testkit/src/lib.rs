@@ -1,4 +1,4 @@
-//! Real servers for tests: Consul, the Kubernetes API, istiod, Envoy; and proxies that break the wire.
+//! Real servers for tests: Consul, ZooKeeper, Dubbo, the Kubernetes API, istiod, Envoy; and proxies that break the wire.
 //!
 //! Each server runs on loopback ports of its own with its state in a temporary folder, so any number of them
 //! can run at once. A server ends when its value is dropped, also when the test panics; and when the whole test
@@ -23,6 +23,7 @@ pub mod fault;
 pub mod fill;
 mod home;
 pub mod istiod;
+mod java;
 pub mod kubernetes;
 pub mod pki;
 pub mod ports;
@@ -32,6 +33,7 @@ mod programs;
 pub mod proxy;
 pub mod upstream;
 mod usage;
+pub mod zookeeper;
 
 pub use consul::Consul;
 pub use disk::SmallDisk;
@@ -43,6 +45,7 @@ pub use kubernetes::{AuditRecord, Kubernetes};
 pub use program::Program;
 pub use proxy::TcpProxy;
 pub use upstream::HttpUpstream;
+pub use zookeeper::ZooKeeper;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
