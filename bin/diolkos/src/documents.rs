@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
-use diolkos_api::{CheckedRegistry, Credential, Fault, SourceSettings, TlsMaterial};
+use diolkos_api::{CheckedRegistry, Fault};
 use diolkos_engine::{Configured, Policies};
 use serde::Serialize;
 
@@ -145,14 +145,7 @@ pub(crate) async fn client(
     registries: &[CheckedRegistry],
     kubeconfig: Option<&std::path::Path>,
 ) -> anyhow::Result<Option<diolkos_kube_ext::Client>> {
-    let in_cluster = |registry: &&CheckedRegistry| match &registry.source {
-        SourceSettings::Consul(consul) => {
-            matches!(consul.token, Some(Credential::Secret { .. }))
-                || matches!(consul.tls.material, TlsMaterial::Secret { .. })
-        }
-        SourceSettings::File(_) => false,
-    };
-    match registries.iter().find(in_cluster) {
+    match registries.iter().find(|r| r.source.needs_cluster()) {
         None => Ok(None),
         Some(registry) => diolkos_kube_ext::client(kubeconfig)
             .await

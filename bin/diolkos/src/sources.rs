@@ -6,11 +6,17 @@ use std::{
     time::Duration,
 };
 
-use diolkos_api::{CheckedRegistry, Consistency, ConsulSettings, SourceSettings};
+use diolkos_api::{
+    CheckedRegistry, Consistency, ConsulSettings, DubboSettings, EtcdSettings, SourceSettings,
+    ZooKeeperSettings,
+};
 use diolkos_console::Sources;
 use diolkos_source_api::{Envelope, EventSender, HealthReporter, Source, SourceCx, supervise};
 use diolkos_source_consul::{Config, Consul};
+use diolkos_source_dubbo::{Discovery, Options, Variants};
+use diolkos_source_etcd::Etcd;
 use diolkos_source_file::FileSource;
+use diolkos_source_zookeeper::ZooKeeper;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -145,6 +151,15 @@ impl Supervisor {
                 cx,
                 before,
             ),
+            SourceSettings::Etcd(settings) => {
+                spawn(name, Etcd::new(self.etcd(registry, settings)), cx, before)
+            }
+            SourceSettings::ZooKeeper(settings) => spawn(
+                name,
+                ZooKeeper::new(self.zookeeper(registry, settings)),
+                cx,
+                before,
+            ),
             SourceSettings::File(settings) => spawn(
                 name.clone(),
                 FileSource::new(name, settings.path.clone()),
@@ -187,6 +202,97 @@ impl Supervisor {
             select: Arc::new(move |name, _| select.takes_name(name)),
             ..Config::new(registry.policy.registry.clone(), addresses.clone())
         }
+    }
+
+    fn etcd(
+        &self,
+        registry: &CheckedRegistry,
+        settings: &EtcdSettings,
+    ) -> diolkos_source_etcd::Config {
+        let EtcdSettings {
+            addresses,
+            prefix,
+            applications,
+            auth,
+            tls,
+            dubbo,
+        } = settings;
+        let select = registry.policy.select.clone();
+        diolkos_source_etcd::Config {
+            endpoints: addresses.clone(),
+            user: auth.as_ref().map(|login| diolkos_source_etcd::User {
+                name: login.username.clone(),
+                password_file: self.secrets.file(&login.password),
+            }),
+            tls: self.secrets.tls(tls),
+            prefix: prefix.clone(),
+            applications: applications.clone(),
+            dubbo: options(registry, dubbo),
+            select: Arc::new(move |name| select.takes_name(name)),
+        }
+    }
+
+    fn zookeeper(
+        &self,
+        registry: &CheckedRegistry,
+        settings: &ZooKeeperSettings,
+    ) -> diolkos_source_zookeeper::Config {
+        let ZooKeeperSettings {
+            addresses,
+            chroot,
+            root,
+            applications,
+            auth,
+            tls,
+            session_timeout,
+            frame_limit,
+            dubbo,
+        } = settings;
+        let select = registry.policy.select.clone();
+        diolkos_source_zookeeper::Config {
+            client: diolkos_zk::Config {
+                servers: addresses.clone(),
+                chroot: chroot.clone(),
+                session_timeout: *session_timeout,
+                connect_timeout: CONNECT_TIMEOUT,
+                digest: auth.as_ref().map(|login| diolkos_zk::Digest {
+                    username: login.username.clone(),
+                    password_file: self.secrets.file(&login.password),
+                }),
+                tls: tls.as_ref().map(|tls| self.secrets.tls(tls)),
+                frame_limit: *frame_limit,
+            },
+            root: root.clone(),
+            applications: applications.clone(),
+            dubbo: options(registry, dubbo),
+            select: Arc::new(move |name| select.takes_name(name)),
+        }
+    }
+}
+
+/// How long one server of an ensemble may take before the next one is tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn options(registry: &CheckedRegistry, settings: &DubboSettings) -> Options {
+    let DubboSettings {
+        discovery,
+        variants,
+        protocol,
+        aeraki,
+    } = settings;
+    Options {
+        registry: registry.policy.registry.clone(),
+        variants: match variants {
+            diolkos_api::Variants::Labels => Variants::Labels,
+            diolkos_api::Variants::Hosts => Variants::Hosts,
+        },
+        discovery: match discovery {
+            diolkos_api::Discovery::Interface => Discovery::Interface,
+            diolkos_api::Discovery::Application => Discovery::Application,
+            diolkos_api::Discovery::Both => Discovery::Both,
+        },
+        dubbo_protocol: protocol.clone(),
+        aeraki: *aeraki,
     }
 }
 

@@ -4,8 +4,10 @@
 //! after it has reported a fault, and the whole is put together only if no part is missing.
 
 mod connect;
+mod dubbo;
 mod export;
 mod grant;
+mod pods;
 mod text;
 
 use std::{path::Path, sync::Arc};
@@ -80,6 +82,8 @@ fn registry(
             service_account: export.service_account,
             tls_mode: export.tls_mode,
             object_labels: defaults.object_labels,
+            pods: export.pods,
+            object_annotations: defaults.object_annotations,
         },
         name,
         source: source?,

@@ -231,6 +231,20 @@ pub enum Problem {
     /// Neither a share nor a number.
     #[error("'{0}' is neither a share from 0% to 100% nor a number; write 30% or 5")]
     Share(String),
+    /// Not a number of bytes.
+    #[error("'{0}' is no size; write 16Mi, 512Ki or a number of bytes")]
+    Size(String),
+    /// A value that is too small or too large.
+    #[error("must be between {least} and {most}")]
+    Range {
+        /// The smallest that is possible.
+        least: &'static str,
+        /// The largest that is possible.
+        most: &'static str,
+    },
+    /// Not the path of a node.
+    #[error("'{0}' is no path of a node; write /dubbo or /shop/dubbo")]
+    Node(String),
     /// Not a network.
     #[error("'{0}' is no network; write 10.0.0.0/8 or fd00::/8")]
     Network(String),
@@ -239,9 +253,9 @@ pub enum Problem {
     Url(String),
     /// A secret in a document.
     #[error(
-        "user name and password do not belong in a document; use 'token' with a file or a Secret"
+        "user name and password do not belong in an address; use '{0}' with a file or a Secret"
     )]
-    InlineSecret,
+    InlineSecret(&'static str),
     /// Not a valid name.
     #[error(transparent)]
     Name(#[from] Violation),
@@ -313,9 +327,12 @@ codes! {
     Self::Glob(_) => "glob",
     Self::Duration(_) => "duration",
     Self::Share(_) => "share",
+    Self::Size(_) => "size",
+    Self::Range { .. } => "range",
+    Self::Node(_) => "node",
     Self::Network(_) => "network",
     Self::Url(_) => "url",
-    Self::InlineSecret => "inline-secret",
+    Self::InlineSecret(_) => "inline-secret",
     Self::Name(_) => "name",
     Self::Empty => "empty",
     Self::Zero => "zero",

@@ -29,6 +29,7 @@ pub use fault::{Fault, FieldPath, Place, Problem, Segment};
 pub use load::load_bytes;
 pub use load::{Loaded, load};
 pub use settings::{
-    CheckedRegistry, Consistency, ConsulSettings, Credential, FileSettings, Limits, Shrink,
-    SourceSettings, TlsMaterial, TlsSettings,
+    CheckedRegistry, Consistency, ConsulSettings, Credential, Discovery, DubboSettings,
+    EtcdSettings, FileSettings, Limits, Login, Shrink, SourceSettings, TlsMaterial, TlsSettings,
+    Variants, ZooKeeperSettings,
 };

@@ -11,6 +11,7 @@
 )]
 
 mod connect;
+mod dubbo;
 mod export;
 mod limits;
 mod status;
@@ -18,8 +19,9 @@ mod status;
 use std::collections::BTreeMap;
 
 pub use connect::{Consistency, ConsulSpec, FileSpec, SecretKeyRef, SecretRef, TlsSpec, TokenSpec};
+pub use dubbo::{AuthSpec, Discovery, DubboSpec, EtcdSpec, Variants, ZooKeeperSpec};
 pub use export::{
-    EndpointMode, ExportSpec, LabelsSpec, Location, Naming, PortsSpec, Preset, Protocol,
+    EndpointMode, ExportSpec, LabelsSpec, Location, Naming, PodLabelsSpec, PortsSpec, Preset, Protocol,
     ProtocolRuleSpec, Resolution, TlsMode,
 };
 use kube::{CustomResource, KubeSchema};
@@ -30,8 +32,8 @@ pub use status::RegistryStatus;
 
 /// What is to be carried over from one registry into the mesh, and how.
 ///
-/// Exactly one of `consul` and `file` names the registry. Everything else may be left out: all
-/// healthy instances of all services are then carried over.
+/// Exactly one of `consul`, `etcd`, `file` and `zookeeper` names the registry. Everything else may
+/// be left out: all healthy instances of all services are then carried over.
 #[derive(CustomResource, KubeSchema, Deserialize, Serialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "diolkos.io",
@@ -53,15 +55,21 @@ pub use status::RegistryStatus;
 )]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 // The rule and `RegistrySpec::variants` list the same fields.
-#[x_kube(validation = Rule::new("[has(self.consul), has(self.file)].filter(given, given).size() == 1")
-    .message("exactly one of consul, file is needed"))]
+#[x_kube(validation = Rule::new("[has(self.consul), has(self.etcd), has(self.file), has(self.zookeeper)].filter(given, given).size() == 1")
+    .message("exactly one of consul, etcd, file, zookeeper is needed"))]
 pub struct RegistrySpec {
     /// HashiCorp Consul, read through its HTTP API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consul: Option<ConsulSpec>,
+    /// etcd (version 3), as Dubbo uses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<EtcdSpec>,
     /// Service documents on disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<FileSpec>,
+    /// Apache ZooKeeper, as Dubbo uses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zookeeper: Option<ZooKeeperSpec>,
     /// Which services and instances are carried over. Default: all that are healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub select: Option<SelectSpec>,
@@ -93,10 +101,12 @@ pub struct RegistrySpec {
 
 impl RegistrySpec {
     /// The kinds of registry, by field name, and whether each is given.
-    pub(crate) fn variants(&self) -> [(&'static str, bool); 2] {
+    pub(crate) fn variants(&self) -> [(&'static str, bool); 4] {
         [
             ("consul", self.consul.is_some()),
+            ("etcd", self.etcd.is_some()),
             ("file", self.file.is_some()),
+            ("zookeeper", self.zookeeper.is_some()),
         ]
     }
 }

@@ -1,10 +1,10 @@
 //! The checked form of the documents: defaults filled in, every value of its own type.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use diolkos_plan::Policy;
 
-pub use crate::raw::Consistency;
+pub use crate::raw::{Consistency, Discovery, Variants};
 pub use diolkos_guard::{Limits, Shrink};
 
 /// A `Registry` that is free of faults.
@@ -25,8 +25,12 @@ pub struct CheckedRegistry {
 pub enum SourceSettings {
     /// Consul.
     Consul(Box<ConsulSettings>),
+    /// etcd, as Dubbo uses it.
+    Etcd(Box<EtcdSettings>),
     /// Service documents on disk.
     File(FileSettings),
+    /// ZooKeeper, as Dubbo uses it.
+    ZooKeeper(Box<ZooKeeperSettings>),
 }
 
 impl SourceSettings {
@@ -35,9 +39,28 @@ impl SourceSettings {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Consul(_) => "consul",
+            Self::Etcd(_) => "etcd",
             Self::File(_) => "file",
+            Self::ZooKeeper(_) => "zookeeper",
         }
     }
+
+    /// Whether a credential or a certificate is in a Secret, so that a cluster is needed.
+    #[must_use]
+    pub fn needs_cluster(&self) -> bool {
+        let (credential, tls) = match self {
+            Self::Consul(consul) => (consul.token.as_ref(), Some(&consul.tls)),
+            Self::Etcd(etcd) => (password(etcd.auth.as_ref()), Some(&etcd.tls)),
+            Self::File(_) => (None, None),
+            Self::ZooKeeper(zk) => (password(zk.auth.as_ref()), zk.tls.as_ref()),
+        };
+        matches!(credential, Some(Credential::Secret { .. }))
+            || tls.is_some_and(|tls| matches!(tls.material, TlsMaterial::Secret { .. }))
+    }
+}
+
+fn password(login: Option<&Login>) -> Option<&Credential> {
+    login.map(|login| &login.password)
 }
 
 /// How a Consul is read.
@@ -57,6 +80,69 @@ pub struct ConsulSettings {
     pub token: Option<Credential>,
     /// For `https` addresses.
     pub tls: TlsSettings,
+}
+
+/// How an etcd is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdSettings {
+    /// Base URLs, without a `/` at the end, the preferred one first. At least one.
+    pub addresses: Vec<String>,
+    /// Where interfaces are registered. Begins with `/` and does not end with it.
+    pub prefix: String,
+    /// Where applications are registered. Begins with `/` and does not end with it.
+    pub applications: String,
+    /// A user of etcd.
+    pub auth: Option<Login>,
+    /// For `https` addresses.
+    pub tls: TlsSettings,
+    /// How services are made.
+    pub dubbo: DubboSettings,
+}
+
+/// How a ZooKeeper is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZooKeeperSettings {
+    /// Servers, `host:port`, the preferred one first. At least one.
+    pub addresses: Vec<String>,
+    /// All paths are below this one: empty, or begins with `/` and does not end with it.
+    pub chroot: String,
+    /// Where interfaces are registered. Begins with `/` and does not end with it.
+    pub root: String,
+    /// Where applications are registered. Begins with `/` and does not end with it.
+    pub applications: String,
+    /// Digest credentials.
+    pub auth: Option<Login>,
+    /// If the servers' ports are secure ones.
+    pub tls: Option<TlsSettings>,
+    /// The session's life without contact, as asked for.
+    pub session_timeout: Duration,
+    /// The largest answer that is accepted, in bytes.
+    pub frame_limit: usize,
+    /// How services are made.
+    pub dubbo: DubboSettings,
+}
+
+/// How Dubbo's records become services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DubboSettings {
+    /// Which of Dubbo's two ways to register are read.
+    pub discovery: Discovery,
+    /// What groups and versions of an interface become.
+    pub variants: Variants,
+    /// The protocol of ports of Dubbo's own protocol: what stands behind `tcp-` in the port's name,
+    /// or `tcp`.
+    pub protocol: Arc<str>,
+    /// Names and labels as dubbo2istio writes them.
+    pub aeraki: bool,
+}
+
+/// A user name, and where the password is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The user's name.
+    pub username: String,
+    /// Where the password is.
+    pub password: Credential,
 }
 
 /// Service documents on disk.

@@ -35,6 +35,37 @@ fn parse_duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
+/// A number of bytes as Kubernetes writes it: `16Mi`, `512Ki`, `1048576`.
+pub(crate) fn size(text: &str) -> Result<usize, Problem> {
+    parse_size(text).ok_or_else(|| Problem::Size(text.to_owned()))
+}
+
+fn parse_size(text: &str) -> Option<usize> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let bytes: usize = match unit {
+        "" => 1,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(bytes)
+}
+
+/// The path of a node: begins with `/`, does not end with it, and has no part that is empty, `.` or
+/// `..` or holds a control character (ZooKeeper's rules).
+pub(crate) fn node(text: &str) -> Result<String, Problem> {
+    let is_part =
+        |part: &str| !["", ".", ".."].contains(&part) && !part.chars().any(|c| c.is_control());
+    match text.strip_prefix('/') {
+        Some(rest) if rest.split('/').all(is_part) => Ok(text.to_owned()),
+        _ => Err(Problem::Node(text.to_owned())),
+    }
+}
+
 /// A share (`30%`) or a number.
 pub(crate) fn shrink(value: &IntOrString) -> Result<Shrink, Problem> {
     let (parsed, text) = match value {
@@ -83,6 +114,39 @@ mod tests {
                 millis.map(Duration::from_millis),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("16Mi", Some(16 << 20)),
+            ("512Ki", Some(512 << 10)),
+            ("1Gi", Some(1 << 30)),
+            ("1048576", Some(1 << 20)),
+            ("0", Some(0)),
+            ("", None),
+            ("Mi", None),
+            ("16M", None),
+            ("16 Mi", None),
+            ("-1Mi", None),
+            ("1.5Mi", None),
+            ("99999999999999999999", None),
+            ("99999999999999Gi", None),
+        ] {
+            assert_eq!(size(text).ok(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn nodes() {
+        for path in ["/dubbo", "/shop/dubbo", "/a b", "/a..b", "/ä"] {
+            assert_eq!(node(path).as_deref(), Ok(path));
+        }
+        for path in [
+            "", "/", "dubbo", "/dubbo/", "//dubbo", "/a//b", "/a/../b", "/.", "/a\n",
+        ] {
+            assert_eq!(node(path), Err(Problem::Node(path.to_owned())));
         }
     }
 

@@ -9,7 +9,7 @@ use diolkos_api::{
     TlsMaterial, TlsSettings, check, load, raw::RegistrySpec,
 };
 use diolkos_istio::Location;
-use diolkos_plan::{Endpoints, PortNaming};
+use diolkos_plan::{Endpoints, PortNaming, ServiceAccount};
 use serde_json::{Value, json};
 
 fn checked(spec: Value) -> CheckedRegistry {
@@ -20,7 +20,7 @@ fn checked(spec: Value) -> CheckedRegistry {
 fn consul(registry: &CheckedRegistry) -> &ConsulSettings {
     match &registry.source {
         SourceSettings::Consul(consul) => consul,
-        SourceSettings::File(_) => panic!("not Consul"),
+        other => panic!("not Consul: {other:?}"),
     }
 }
 
@@ -248,7 +248,10 @@ fn every_field() {
         "{region}/{meta.rack}"
     );
     assert_eq!(policy.network.as_deref(), Some("n1"));
-    assert_eq!(policy.service_account.as_deref(), Some("payments"));
+    assert_eq!(
+        policy.service_account,
+        ServiceAccount::Fixed("payments".into())
+    );
     assert_eq!(policy.tls_mode.as_deref(), Some("istio"));
     assert_eq!(policy.grant.cidrs.len(), 2);
     assert_eq!(
@@ -327,4 +330,11 @@ fn the_examples_are_free_of_faults() {
     let loaded = load(&["../../examples/quickstart".into()]);
     assert_eq!(loaded.faults, []);
     assert_eq!(loaded.registries.len(), 1);
+    // Some are alternatives of one name, so each is read on its own.
+    for entry in fs::read_dir("../../examples").unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            assert_eq!(load(&[path.clone()]).faults, [], "{}", path.display());
+        }
+    }
 }

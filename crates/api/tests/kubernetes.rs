@@ -48,13 +48,22 @@ async fn a_real_api_server_takes_what_check_takes() {
     let loaded: Value = serde_saphyr::from_str(written).unwrap();
     assert_eq!(json!(found.spec), loaded["spec"]);
 
+    let dubbo = include_str!("dubbo.yaml");
+    kubernetes.apply(dubbo).await.unwrap();
+    for (name, document) in ["zk-a", "etcd-a"].into_iter().zip(dubbo.split("---\n")) {
+        let found = kubernetes.get_json(&["get", "reg", name]).await.unwrap();
+        let found: Registry = serde_json::from_value(found).unwrap();
+        let written: Value = serde_saphyr::from_str(document).unwrap();
+        assert_eq!(json!(found.spec), written["spec"]);
+    }
+
     for (name, spec, message) in [
         (
             "both",
             json!({"consul": {}, "file": {"path": "/s"}}),
-            "exactly one of consul, file is needed",
+            "exactly one of consul, etcd, file, zookeeper is needed",
         ),
-        ("none", json!({}), "exactly one of consul, file is needed"),
+        ("none", json!({}), "exactly one of consul, etcd, file, zookeeper is needed"),
         (
             "import",
             json!({"consul": {}, "import": "Claimed"}),
@@ -94,6 +103,41 @@ async fn a_real_api_server_takes_what_check_takes() {
             "tls",
             json!({"consul": {"tls": {"certFile": "/c"}}}),
             "certFile and keyFile go together",
+        ),
+        (
+            "two-of-dubbo",
+            json!({"etcd": {}, "zookeeper": {}}),
+            "exactly one of consul, etcd, file, zookeeper is needed",
+        ),
+        (
+            "discovery",
+            json!({"zookeeper": {"discovery": "All"}}),
+            "discovery",
+        ),
+        (
+            "session",
+            json!({"zookeeper": {"sessionTimeout": "30"}}),
+            "sessionTimeout",
+        ),
+        (
+            "frame",
+            json!({"zookeeper": {"frameLimit": "16M"}}),
+            "frameLimit",
+        ),
+        (
+            "password",
+            json!({"etcd": {"auth": {"username": "u", "password": {}}}}),
+            "exactly one of file, secretRef",
+        ),
+        (
+            "variants",
+            json!({"etcd": {}, "export": {"dubbo": {"variants": "Labels"}}}),
+            "variants",
+        ),
+        (
+            "port-name",
+            json!({"etcd": {}, "export": {"dubbo": {"portName": "dubbo"}}}),
+            "portName",
         ),
         (
             &"n".repeat(64),

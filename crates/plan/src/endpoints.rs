@@ -3,14 +3,22 @@
 use std::{collections::HashSet, sync::Arc};
 
 use diolkos_istio::{Resolution, WorkloadEntry, validate};
-use diolkos_model::{Health, Instance, Locality, Service, Weight};
+use diolkos_model::{Health, Instance, Service, Weight};
 
-use crate::{Policy, Reason, address, decision::Decisions, labels, ports::Layout};
+use crate::{
+    Policy, Reason, ServiceAccount, address,
+    decision::Decisions,
+    labels,
+    ports::Layout,
+    workloads::{self, Pod, Pods, TLS_MODE},
+};
 
 /// An endpoint and the instance that it is.
 pub(crate) struct Endpoint {
     pub(crate) id: Arc<str>,
     pub(crate) entry: WorkloadEntry,
+    /// Whether its service account is that of the Pod.
+    pub(crate) account_of_pod: bool,
 }
 
 /// The endpoints of a service, sorted by address, ports and id: a stable order on every replica.
@@ -19,6 +27,7 @@ pub(crate) fn endpoints(
     service: &Service,
     instances: &[&Instance],
     layout: &Layout,
+    pods: Option<Pods<'_>>,
     decisions: &mut Decisions,
 ) -> Vec<Endpoint> {
     let fractional = instances
@@ -27,7 +36,9 @@ pub(crate) fn endpoints(
     let mut endpoints: Vec<Endpoint> = instances
         .iter()
         .filter_map(|instance| {
-            let made = endpoint(policy, service, instance, layout, fractional, decisions);
+            let made = endpoint(
+                policy, service, instance, layout, fractional, pods, decisions,
+            );
             made.map_err(|(reason, detail)| decisions.instance(&instance.id, reason, detail))
                 .ok()
         })
@@ -36,6 +47,7 @@ pub(crate) fn endpoints(
     drop_duplicates(&mut endpoints, decisions);
     drop_invalid(&mut endpoints, policy.resolution, layout, decisions);
     clip(&mut endpoints, policy.grant.max_endpoints, decisions);
+    workloads::settle_accounts(&mut endpoints, decisions);
     endpoints
 }
 
@@ -56,6 +68,7 @@ fn endpoint(
     instance: &Instance,
     layout: &Layout,
     fractional: bool,
+    pods: Option<Pods<'_>>,
     decisions: &mut Decisions,
 ) -> Result<Endpoint, (Reason, String)> {
     if let (Health::Unhealthy(why), true) = (&instance.health, policy.select.healthy_only) {
@@ -75,18 +88,32 @@ fn endpoint(
             format!("it has no port for '{port}'; its first port takes that traffic"),
         );
     }
+    let pod = pods.and_then(|pods| pods.at(ip));
     let mut labels = labels::of(instance, &policy.labels, decisions);
-    if let Some(mode) = &policy.tls_mode {
-        labels.insert("security.istio.io/tlsMode".to_owned(), mode.clone());
+    if let Some(pod) = pod {
+        pod.put_labels(&mut labels);
     }
+    if let Some(mode) = &policy.tls_mode {
+        labels.insert(TLS_MODE.to_owned(), mode.clone());
+    }
+    if let Some(pod) = pod {
+        decisions.instance(&instance.id, Reason::Workload, pod.describe(&labels));
+    }
+    let account = pod.and_then(|pod| pod.service_account(&labels));
+    let (service_account, account_of_pod) = match (&policy.service_account, account) {
+        (ServiceAccount::None | ServiceAccount::FromLabel { .. }, Some(account)) => {
+            (account.to_owned(), true)
+        }
+        (policy, _) => (service_account(policy, instance)?, false),
+    };
     let entry = WorkloadEntry {
         address: ip.to_string(),
         ports,
         labels,
         network: policy.network.clone().unwrap_or_default(),
-        locality: locality(policy, service, instance),
+        locality: locality(policy, service, instance, pod),
         weight: weight(instance.weight, fractional),
-        service_account: policy.service_account.clone().unwrap_or_default(),
+        service_account,
     };
     decisions.instance(
         &instance.id,
@@ -96,7 +123,29 @@ fn endpoint(
     Ok(Endpoint {
         id: instance.id.clone(),
         entry,
+        account_of_pod,
     })
+}
+
+/// The service account of an endpoint. A name that cannot be one costs the endpoint: without it,
+/// clients would expect another identity than the registrant's.
+fn service_account(
+    policy: &ServiceAccount,
+    instance: &Instance,
+) -> Result<String, (Reason, String)> {
+    let (key, default) = match policy {
+        ServiceAccount::None => return Ok(String::new()),
+        ServiceAccount::Fixed(account) => return Ok(account.clone()),
+        ServiceAccount::FromLabel { key, default } => (key, default),
+    };
+    let own = instance.labels.iter().find(|(k, _)| **k == **key);
+    let account = own.map_or("", |(_, account)| account);
+    if account.is_empty() {
+        return Ok(default.clone());
+    }
+    validate::dns1123_subdomain(account)
+        .map_err(|why| (Reason::EndpointInvalid, format!("its label '{key}': {why}")))?;
+    Ok(account.to_owned())
 }
 
 fn describe_ports(entry: &WorkloadEntry) -> String {
@@ -123,18 +172,18 @@ fn weight(weight: Option<Weight>, fractional: bool) -> u32 {
     }
 }
 
-fn locality(policy: &Policy, service: &Service, instance: &Instance) -> String {
+fn locality(
+    policy: &Policy,
+    service: &Service,
+    instance: &Instance,
+    pod: Option<Pod<'_>>,
+) -> String {
     if let Some(template) = &policy.locality {
         // Without a value for it the instance just has no locality.
         return template.render(service, Some(instance)).unwrap_or_default();
     }
-    let Locality {
-        region,
-        zone,
-        sub_zone,
-    } = &instance.locality;
-    let parts = [region, zone, sub_zone].map(|part| part.replace('/', "-"));
-    parts.join("/").trim_end_matches('/').to_owned()
+    let of_pod = pod.and_then(|pod| pod.locality());
+    workloads::locality_text(of_pod.unwrap_or(&instance.locality))
 }
 
 fn drop_duplicates(endpoints: &mut Vec<Endpoint>, decisions: &mut Decisions) {

@@ -26,11 +26,13 @@ mod select;
 mod template;
 #[cfg(test)]
 mod testing;
+mod workloads;
 
 pub use decision::{Decision, Reason, Subject, Verdict};
 pub use desired::{Desired, Planned, RegistryState, Remembered};
-pub use plan::{Plan, plan, plan_empty};
+pub use plan::{Plan, plan, plan_empty, plan_with};
 pub use policy::{
-    Endpoints, Grant, LabelPolicy, Matcher, Policy, PortNaming, PortPolicy, ProtocolRule, Select,
+    Endpoints, Grant, LabelPolicy, Matcher, PodPolicy, Policy, PortNaming, PortPolicy,
+    ProtocolRule, Select, ServiceAccount,
 };
 pub use template::{MissingValue, Template, TemplateError};

@@ -22,6 +22,7 @@ pub(crate) fn objects(
 ) -> Vec<Object> {
     let maker = Maker {
         policy,
+        service,
         namespace: names.namespace.as_str().into(),
         annotations: [(annotation::SERVICE.to_owned(), service.key.to_string())].into(),
     };
@@ -42,6 +43,7 @@ pub(crate) fn objects(
 
 struct Maker<'a> {
     policy: &'a Policy,
+    service: &'a Service,
     namespace: Arc<str>,
     annotations: BTreeMap<String, String>,
 }
@@ -88,7 +90,7 @@ impl Maker<'_> {
             [(label::SERVICE.to_owned(), names::label_value(host))].into();
         let mut objects: Vec<Object> = endpoints
             .into_iter()
-            .map(|Endpoint { id, mut entry }| {
+            .map(|Endpoint { id, mut entry, .. }| {
                 entry.labels.extend(selector.clone());
                 let name = names::object_name(host, &names::short_hash(&id));
                 self.object(Kind::WorkloadEntry, &name, Spec::WorkloadEntry(entry))
@@ -103,6 +105,13 @@ impl Maker<'_> {
         let mut object = self.object(Kind::ServiceEntry, name, Spec::ServiceEntry(entry));
         for (key, value) in &self.policy.object_labels {
             object.labels.entry(key.clone()).or_insert(value.clone());
+        }
+        for (annotation, meta) in &self.policy.object_annotations {
+            let found = self.service.meta.iter().find(|(key, _)| **key == **meta);
+            if let Some((_, value)) = found.filter(|(_, value)| !value.is_empty()) {
+                let key = annotation.clone();
+                object.annotations.entry(key).or_insert(value.to_string());
+            }
         }
         object
     }

@@ -40,13 +40,17 @@ pub struct Policy {
     pub locality: Option<Template>,
     /// The network that the endpoints belong to.
     pub network: Option<String>,
-    /// The service account of the endpoints. Never taken from registry data: a registrant could
-    /// pass for any identity of the mesh.
-    pub service_account: Option<String>,
+    /// The service account of the endpoints.
+    pub service_account: ServiceAccount,
     /// The label `security.istio.io/tlsMode` of the endpoints. Never taken from registry data.
     pub tls_mode: Option<String>,
     /// Further labels of the service entries (presets set those of the peers here).
     pub object_labels: BTreeMap<String, String>,
+    /// Further annotations of the service entries, by key, and the key of the service's metadata that
+    /// has the value. Left out where there is none.
+    pub object_annotations: BTreeMap<String, String>,
+    /// What is taken from the Pods behind the addresses; `None`: nothing, and no Pods are needed.
+    pub pods: Option<PodPolicy>,
     /// What the registry may claim.
     pub grant: Grant,
 }
@@ -84,9 +88,11 @@ impl Policy {
             },
             locality: None,
             network: None,
-            service_account: None,
+            service_account: ServiceAccount::None,
             tls_mode: None,
             object_labels: BTreeMap::new(),
+            object_annotations: BTreeMap::new(),
+            pods: None,
             grant: Grant {
                 cluster_domain: "cluster.local".into(),
                 ..Grant::default()
@@ -168,6 +174,24 @@ pub enum Endpoints {
     Inline,
 }
 
+/// The service account of endpoints: the identity that clients expect them to show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ServiceAccount {
+    /// No word on it.
+    #[default]
+    None,
+    /// The same for all.
+    Fixed(String),
+    /// What an instance says of itself. Whoever registers can then pass for any identity of the
+    /// namespace, so only presets do this, for the tools that did.
+    FromLabel {
+        /// The key of the instance's label.
+        key: String,
+        /// Where the instance has no such label, or an empty one.
+        default: String,
+    },
+}
+
 /// Ports and protocols.
 #[derive(Clone, Debug)]
 pub struct PortPolicy {
@@ -210,6 +234,20 @@ pub struct LabelPolicy {
     pub exclude: GlobSet,
     /// Registry key to label key.
     pub rename: BTreeMap<String, String>,
+}
+
+/// What is taken from the Pod that has an instance's address. What the policy itself says (`service_account`,
+/// `tls_mode`, `locality`) goes before it; it goes before what the registry says.
+#[derive(Clone, Debug)]
+pub struct PodPolicy {
+    /// The globs of [`labels`](Self::labels), as written: two policies with the same ones take the same labels.
+    pub include: Vec<String>,
+    /// Keys of the labels to take.
+    pub labels: GlobSet,
+    /// Whether the service account is taken.
+    pub service_account: bool,
+    /// Whether the locality of the node is taken.
+    pub locality: bool,
 }
 
 /// What a registry may claim. The built-in denials hold whatever is granted.

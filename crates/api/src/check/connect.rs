@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use diolkos_istio::validate;
 use url::Url;
 
-use super::{DEFAULT_NAMESPACE, text};
+use super::{DEFAULT_NAMESPACE, dubbo, text};
 use crate::{
     fault::{Faults, FieldPath, Problem},
     raw::{Consistency, ConsulSpec, FileSpec, RegistrySpec, TlsSpec, TokenSpec},
@@ -17,24 +17,31 @@ use crate::{
 const CONSUL_ADDRESS: &str = "http://127.0.0.1:8500";
 
 pub(super) fn source(
-    spec: &RegistrySpec,
+    registry: &RegistrySpec,
     at: &FieldPath,
     folder: Option<&Path>,
     faults: &mut Faults,
 ) -> Option<SourceSettings> {
     let paths = Paths { folder };
-    exactly_one(&spec.variants(), at, faults);
+    exactly_one(&registry.variants(), at, faults);
     // Each that is given is checked, so that its faults are seen even if there is one too many.
-    let consul = spec
-        .consul
-        .as_ref()
-        .map(|spec| consul(spec, &at.key("consul"), paths, faults).map(Box::new))
-        .map(|consul| consul.map(SourceSettings::Consul));
-    let file = spec
-        .file
-        .as_ref()
-        .map(|spec| file(spec, &at.key("file"), paths, faults).map(SourceSettings::File));
-    consul.or(file)?
+    let mut found = None;
+    if let Some(spec) = &registry.consul {
+        let consul = consul(spec, &at.key("consul"), paths, faults);
+        found = consul.map(Box::new).map(SourceSettings::Consul);
+    }
+    if let Some(spec) = &registry.etcd {
+        let etcd = dubbo::etcd(spec, registry, &at.key("etcd"), paths, faults);
+        found = etcd.map(Box::new).map(SourceSettings::Etcd);
+    }
+    if let Some(spec) = &registry.file {
+        found = file(spec, &at.key("file"), paths, faults).map(SourceSettings::File);
+    }
+    if let Some(spec) = &registry.zookeeper {
+        let zookeeper = dubbo::zookeeper(spec, registry, &at.key("zookeeper"), paths, faults);
+        found = zookeeper.map(Box::new).map(SourceSettings::ZooKeeper);
+    }
+    found
 }
 
 /// Reports none or several of the fields, at the last one that is too many.
@@ -54,7 +61,7 @@ fn exactly_one(fields: &[(&'static str, bool)], at: &FieldPath, faults: &mut Fau
 
 /// Where relative paths start.
 #[derive(Clone, Copy)]
-struct Paths<'a> {
+pub(super) struct Paths<'a> {
     folder: Option<&'a Path>,
 }
 
@@ -104,7 +111,12 @@ fn consul(
     paths: Paths<'_>,
     faults: &mut Faults,
 ) -> Option<ConsulSettings> {
-    let addresses = addresses(&spec.addresses, &at.key("addresses"), faults);
+    let urls = Urls {
+        default: CONSUL_ADDRESS,
+        credentials: "token",
+        path: true,
+    };
+    let addresses = urls.check(&spec.addresses, &at.key("addresses"), faults);
     let datacenters = at.key("datacenters");
     text::no_repeats(text::items(&spec.datacenters, &datacenters), faults);
     for (at, datacenter) in text::items(&spec.datacenters, &datacenters) {
@@ -121,9 +133,8 @@ fn consul(
         Some(spec) => tls(spec, &at.key("tls"), paths, faults),
     };
     let addresses = addresses?;
-    if spec.tls.is_some() && !addresses.iter().any(|a| a.starts_with("https:")) {
-        let problem = "TLS is set up, but no address begins with https://";
-        faults.add(&at.key("tls"), Problem::Conflict(problem));
+    if spec.tls.is_some() {
+        tls_has_use(&addresses, &at.key("tls"), faults);
     }
     Some(ConsulSettings {
         addresses,
@@ -136,40 +147,68 @@ fn consul(
     })
 }
 
-fn addresses(list: &[String], at: &FieldPath, faults: &mut Faults) -> Option<Vec<String>> {
-    if list.is_empty() {
-        return Some(vec![CONSUL_ADDRESS.to_owned()]);
-    }
-    let urls: Vec<_> = text::items(list, at)
-        .map(|(at, address)| faults.take(&at, base_url(address)))
-        .collect();
-    let urls: Vec<_> = urls.into_iter().collect::<Option<_>>()?;
-    // Only now: the fault shows the address, which may have held a password.
-    text::no_repeats(text::items(&urls, at), faults);
-    Some(urls)
+/// What is special about a list of base URLs.
+pub(super) struct Urls {
+    /// The address where none is given.
+    pub(super) default: &'static str,
+    /// The field that credentials belong in.
+    pub(super) credentials: &'static str,
+    /// Whether an address may have a path: the server may be behind a proxy.
+    pub(super) path: bool,
 }
 
-/// A base URL without a `/` at the end. A path is possible: Consul may be behind a proxy.
-fn base_url(text: &str) -> Result<String, Problem> {
-    if !["http://", "https://"]
-        .iter()
-        .any(|scheme| text.starts_with(scheme))
-    {
-        return Err(Problem::Url(
-            "it must begin with http:// or https://".to_owned(),
-        ));
+impl Urls {
+    pub(super) fn check(
+        &self,
+        list: &[String],
+        at: &FieldPath,
+        faults: &mut Faults,
+    ) -> Option<Vec<String>> {
+        if list.is_empty() {
+            return Some(vec![self.default.to_owned()]);
+        }
+        let urls: Vec<_> = text::items(list, at)
+            .map(|(at, address)| faults.take(&at, self.base_url(address)))
+            .collect();
+        let urls: Vec<_> = urls.into_iter().collect::<Option<_>>()?;
+        // Only now: the fault shows the address, which may have held a password.
+        text::no_repeats(text::items(&urls, at), faults);
+        Some(urls)
     }
-    let url = Url::parse(text).map_err(|error| Problem::Url(error.to_string()))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(Problem::InlineSecret);
+
+    /// A base URL without a `/` at the end.
+    fn base_url(&self, text: &str) -> Result<String, Problem> {
+        if !["http://", "https://"]
+            .iter()
+            .any(|scheme| text.starts_with(scheme))
+        {
+            return Err(Problem::Url(
+                "it must begin with http:// or https://".to_owned(),
+            ));
+        }
+        let url = Url::parse(text).map_err(|error| Problem::Url(error.to_string()))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Problem::InlineSecret(self.credentials));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(Problem::Url("remove what follows '?' or '#'".to_owned()));
+        }
+        if !self.path && !url.path().trim_matches('/').is_empty() {
+            return Err(Problem::Url("remove the path".to_owned()));
+        }
+        Ok(url.as_str().trim_end_matches('/').to_owned())
     }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(Problem::Url("remove what follows '?' or '#'".to_owned()));
-    }
-    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-fn token(
+/// TLS for addresses of which none uses it is a mistake.
+pub(super) fn tls_has_use(addresses: &[String], at: &FieldPath, faults: &mut Faults) {
+    if !addresses.iter().any(|a| a.starts_with("https:")) {
+        let problem = "TLS is set up, but no address begins with https://";
+        faults.add(at, Problem::Conflict(problem));
+    }
+}
+
+pub(super) fn token(
     spec: &TokenSpec,
     at: &FieldPath,
     paths: Paths<'_>,
@@ -203,7 +242,7 @@ fn secret_name(namespace: Option<&str>, name: &str, at: &FieldPath, faults: &mut
     namespace.to_owned()
 }
 
-fn tls(
+pub(super) fn tls(
     spec: &TlsSpec,
     at: &FieldPath,
     paths: Paths<'_>,

@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use diolkos_istio::{Location, Resolution, validate};
-use diolkos_plan::{Endpoints, LabelPolicy, PortNaming, PortPolicy, ProtocolRule, Template};
+use diolkos_plan::{
+    Endpoints, LabelPolicy, PodPolicy, PortNaming, PortPolicy, ProtocolRule, ServiceAccount, Template,
+};
 use globset::GlobSet;
 
 use super::{
-    DEFAULT_NAMESPACE, grant,
+    DEFAULT_NAMESPACE, grant, pods,
     text::{self, Makes},
 };
 use crate::{
@@ -24,39 +26,96 @@ pub(super) struct Defaults {
     host: &'static str,
     endpoints: Endpoints,
     naming: PortNaming,
+    /// Globs on keys that do not become labels.
+    exclude_labels: &'static [&'static str],
+    service_account: ServiceAccount,
     pub(super) object_labels: BTreeMap<String, String>,
+    pub(super) object_annotations: BTreeMap<String, String>,
 }
 
 impl Defaults {
     pub(super) fn of(spec: &RegistrySpec) -> Self {
         let preset = spec.export.as_ref().and_then(|export| export.preset);
-        let host = match &spec.consul {
-            None => "{service}",
-            Some(consul) if consul.datacenters.len() > 1 && preset.is_none() => {
-                "{service}.service.{datacenter}.consul"
-            }
-            Some(_) => "{service}.service.consul",
-        };
-        match preset {
-            None => Self {
-                namespace: DEFAULT_NAMESPACE,
-                host,
-                endpoints: Endpoints::WorkloadEntry,
-                naming: PortNaming::ProtocolNumber,
-                object_labels: BTreeMap::new(),
-            },
-            // What consul2istio writes; its users select on these labels.
-            Some(Preset::Aeraki) => Self {
-                namespace: "istio-system",
-                host,
-                endpoints: Endpoints::Inline,
-                naming: PortNaming::Protocol,
-                object_labels: [("manager", "Aeraki"), ("registry", "consul")]
-                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                    .into(),
-            },
+        match (preset, has_dubbo(spec)) {
+            (None, _) => Self::plain(spec),
+            (Some(Preset::Aeraki), false) => Self::consul2istio(),
+            (Some(Preset::Aeraki), true) => Self::dubbo2istio(),
         }
     }
+
+    fn plain(spec: &RegistrySpec) -> Self {
+        let dubbo = has_dubbo(spec);
+        Self {
+            namespace: DEFAULT_NAMESPACE,
+            host: match &spec.consul {
+                _ if dubbo => DUBBO_HOST,
+                None => "{service}",
+                Some(consul) if consul.datacenters.len() > 1 => {
+                    "{service}.service.{datacenter}.consul"
+                }
+                Some(_) => CONSUL_HOST,
+            },
+            endpoints: Endpoints::WorkloadEntry,
+            // Nearly all of Dubbo's services have one port; its users know it as `tcp-dubbo`.
+            naming: if dubbo {
+                PortNaming::Protocol
+            } else {
+                PortNaming::ProtocolNumber
+            },
+            exclude_labels: &[],
+            service_account: ServiceAccount::None,
+            object_labels: BTreeMap::new(),
+            object_annotations: BTreeMap::new(),
+        }
+    }
+
+    /// What consul2istio writes; its users select on these labels.
+    fn consul2istio() -> Self {
+        Self {
+            namespace: "istio-system",
+            host: CONSUL_HOST,
+            endpoints: Endpoints::Inline,
+            naming: PortNaming::Protocol,
+            exclude_labels: &[],
+            service_account: ServiceAccount::None,
+            object_labels: texts([("manager", "Aeraki"), ("registry", "consul")]),
+            object_annotations: BTreeMap::new(),
+        }
+    }
+
+    /// What dubbo2istio writes. The source has the values by these keys.
+    fn dubbo2istio() -> Self {
+        Self {
+            namespace: "{meta.dubboNamespace}",
+            host: DUBBO_HOST,
+            endpoints: Endpoints::Inline,
+            naming: PortNaming::Protocol,
+            exclude_labels: &["aeraki_meta_*"],
+            service_account: ServiceAccount::FromLabel {
+                key: "aeraki_meta_app_service_account".to_owned(),
+                default: "default".to_owned(),
+            },
+            object_labels: texts([("manager", "aeraki"), ("registry", "dubbo2istio")]),
+            object_annotations: texts([
+                ("interface", "interface"),
+                ("workloadSelector", "aeraki_meta_workload_selector"),
+            ]),
+        }
+    }
+}
+
+const CONSUL_HOST: &str = "{service}.service.consul";
+const DUBBO_HOST: &str = "{meta.dubboHost}";
+
+/// Whether the registry is one that Dubbo writes into.
+fn has_dubbo(spec: &RegistrySpec) -> bool {
+    spec.etcd.is_some() || spec.zookeeper.is_some()
+}
+
+fn texts<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pairs
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
 }
 
 /// The part of the policy that `export` decides.
@@ -72,8 +131,9 @@ pub(super) struct Export {
     pub(super) labels: LabelPolicy,
     pub(super) locality: Option<Template>,
     pub(super) network: Option<String>,
-    pub(super) service_account: Option<String>,
+    pub(super) service_account: ServiceAccount,
     pub(super) tls_mode: Option<String>,
+    pub(super) pods: Option<PodPolicy>,
 }
 
 pub(super) fn export(
@@ -114,7 +174,13 @@ pub(super) fn export(
         &at.key("ports"),
         faults,
     );
-    let labels = labels(spec.labels.as_ref(), &at.key("labels"), faults);
+    let labels = labels(
+        spec.labels.as_ref(),
+        defaults.exclude_labels,
+        &at.key("labels"),
+        faults,
+    );
+    let pods = pods::pods(spec.pod_labels.as_ref(), &at.key("podLabels"), faults);
     Some(Export {
         namespace: namespace?,
         host: host?,
@@ -134,19 +200,28 @@ pub(super) fn export(
         labels: labels?,
         locality: locality?,
         network: spec.network,
-        service_account: spec.service_account,
+        service_account: match spec.service_account {
+            Some(account) => ServiceAccount::Fixed(account),
+            None => defaults.service_account.clone(),
+        },
         tls_mode: spec.tls_mode.map(|mode| match mode {
             TlsMode::Istio => "istio".to_owned(),
             TlsMode::Disabled => "disabled".to_owned(),
         }),
+        pods: pods?,
     })
 }
 
 /// The fields without templates.
 fn fixed(spec: &ExportSpec, registry: &RegistrySpec, at: &FieldPath, faults: &mut Faults) {
-    if spec.preset == Some(Preset::Aeraki) && registry.consul.is_none() {
-        let problem = "the preset aeraki is what consul2istio writes: it goes with 'consul' only";
+    if spec.preset == Some(Preset::Aeraki) && registry.file.is_some() {
+        let problem = "the preset aeraki is what consul2istio and dubbo2istio write: it does not \
+                       go with 'file'";
         faults.add(&at.key("preset"), Problem::Conflict(problem));
+    }
+    if spec.dubbo.is_some() && !has_dubbo(registry) {
+        let problem = "only 'etcd' and 'zookeeper' have services of Dubbo";
+        faults.add(&at.key("dubbo"), Problem::Conflict(problem));
     }
     let not_yet = match spec.resolution {
         None | Some(raw::Resolution::Static) => None,
@@ -230,8 +305,16 @@ fn ports(
     })
 }
 
-fn labels(spec: Option<&LabelsSpec>, at: &FieldPath, faults: &mut Faults) -> Option<LabelPolicy> {
-    let spec = spec.cloned().unwrap_or_default();
+fn labels(
+    spec: Option<&LabelsSpec>,
+    exclude: &[&str],
+    at: &FieldPath,
+    faults: &mut Faults,
+) -> Option<LabelPolicy> {
+    let mut spec = spec.cloned().unwrap_or_default();
+    if spec.exclude.is_empty() {
+        spec.exclude = exclude.iter().map(|glob| (*glob).to_owned()).collect();
+    }
     let include = text::globs(&spec.include, &at.key("include"), faults);
     let exclude = text::globs(&spec.exclude, &at.key("exclude"), faults);
     let rename = at.key("rename");

@@ -54,13 +54,13 @@ pub struct FileSpec {
     pub path: String,
 }
 
-/// Where a token is. Read again when it changes. There is no field for the token itself.
+/// Where a token or password is. Read again when it changes. There is no field for the secret itself.
 #[derive(KubeSchema, Deserialize, Serialize, Clone, Debug, Default, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.file) != has(self.secretRef)")
     .message("exactly one of file, secretRef is needed"))]
 pub struct TokenSpec {
-    /// A file that holds the token and nothing else (white space around it is ignored).
+    /// A file that holds it and nothing else (white space around it is ignored).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// A key of a Secret.

@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::DubboSpec;
+
 /// How services become Istio objects.
 #[derive(KubeSchema, Deserialize, Serialize, Clone, Debug, Default, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -18,7 +20,9 @@ pub struct ExportSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Host of a service, a template. Default for Consul: `{service}.service.consul`, with several
-    /// datacenters `{service}.service.{datacenter}.consul`; for files: `{service}`.
+    /// datacenters `{service}.service.{datacenter}.consul`; for files: `{service}`; for Dubbo
+    /// (etcd, ZooKeeper): `{meta.dubboHost}`, which is the interface in lower case, or
+    /// `APPLICATION.dubbo`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Further hosts of a service, templates.
@@ -48,6 +52,9 @@ pub struct ExportSpec {
     /// Which tags and metadata become labels of the endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<LabelsSpec>,
+    /// What is Dubbo's own; for etcd and ZooKeeper only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dubbo: Option<DubboSpec>,
     /// Locality of an endpoint (`region/zone/subzone`), a template. Default: what the registry
     /// says.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +63,7 @@ pub struct ExportSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
     /// Service account of the endpoints. Never taken from registry data: whoever registers could
-    /// pass for any identity of the mesh.
+    /// pass for any identity of the mesh. (The preset of dubbo2istio does take it from there.)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<String>,
     /// Whether the endpoints have a sidecar (label `security.istio.io/tlsMode`). Default: no word
@@ -64,15 +71,25 @@ pub struct ExportSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "TlsMode")]
     pub tls_mode: Option<TlsMode>,
+    /// What is taken from the Pod that has an instance's address: labels, service account and
+    /// locality. What this document says itself goes before it, and it goes before what the registry
+    /// says. Needs a cluster. Default: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_labels: Option<PodLabelsSpec>,
 }
 
 /// A tool to be replaced.
 #[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub enum Preset {
-    /// Aeraki's consul2istio: namespace istio-system, inline endpoints, host
+    /// Of Consul, Aeraki's consul2istio: namespace istio-system, inline endpoints, host
     /// `{service}.service.consul`, ports named by protocol, labels `manager: Aeraki` and
     /// `registry: consul`.
+    ///
+    /// Of etcd and ZooKeeper, Aeraki's dubbo2istio: namespace and service account as providers
+    /// name them (`aeraki_meta_app_namespace`, else `dubbo`; `aeraki_meta_app_service_account`,
+    /// else `default`), inline endpoints, groups and versions as hosts, labels `manager: aeraki`
+    /// and `registry: dubbo2istio`.
     Aeraki,
 }
 
@@ -114,7 +131,7 @@ pub enum Resolution {
 #[derive(Deserialize, Serialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PortsSpec {
-    /// How ports are named. Default: ProtocolNumber.
+    /// How ports are named. Default: ProtocolNumber; for etcd and ZooKeeper: Protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Naming")]
     pub naming: Option<Naming>,
@@ -210,6 +227,25 @@ pub struct LabelsSpec {
     /// Label key to use instead, by the registry's key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rename: BTreeMap<String, String>,
+}
+
+/// What is taken from the Pod that has an instance's address.
+///
+/// Pods on the network of their node are left out: they share its address.
+#[derive(Deserialize, Serialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct PodLabelsSpec {
+    /// Globs on the keys of the Pod's labels. Default: `version`, `service.istio.io/canonical-name`,
+    /// `service.istio.io/canonical-revision` and `security.istio.io/tlsMode`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Take the Pod's service account, where the endpoint has the label
+    /// `security.istio.io/tlsMode: istio` and the Pod is in the namespace of the objects. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<bool>,
+    /// Take the locality of the Pod's node. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<bool>,
 }
 
 /// Whether endpoints have a sidecar.

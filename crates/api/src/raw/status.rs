@@ -11,7 +11,7 @@ pub struct RegistryStatus {
     /// The generation of the document that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The kind of registry: `consul`, `file`.
+    /// The kind of registry: `consul`, `etcd`, `file`, `zookeeper`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<String>,
     /// Services that the registry has and that are selected.
