@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod guarded;
+mod names;
 mod remembered;
 
 /// That many seconds after the start.
