@@ -14,8 +14,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::ports::{self, Port};
 
 /// What the proxy does to traffic; set by the test, watched by every connection.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Orders {
+    target: SocketAddr,
     refuse: bool,
     hang: bool,
     /// Counts the cuts: a connection ends when this changes.
@@ -47,10 +48,15 @@ impl TcpProxy {
     pub async fn start(target: SocketAddr) -> Result<Self> {
         let port = ports::port()?;
         let address = port.address();
-        let (orders, watched) = watch::channel(Orders::default());
+        let (orders, watched) = watch::channel(Orders {
+            target,
+            refuse: false,
+            hang: false,
+            cuts: 0,
+        });
         let (report, listening) = watch::channel(false);
         let counts = Arc::new(Counts::default());
-        let server = tokio::spawn(serve(address, target, watched, report, Arc::clone(&counts)));
+        let server = tokio::spawn(serve(address, watched, report, Arc::clone(&counts)));
         let mut proxy = Self {
             port,
             orders,
@@ -87,6 +93,11 @@ impl TcpProxy {
         self.orders.send_modify(|o| o.cuts += 1);
     }
 
+    /// From now on new connections go to another server; open ones stay where they are.
+    pub fn redirect(&self, target: SocketAddr) {
+        self.orders.send_modify(|o| o.target = target);
+    }
+
     /// With `true`, closes the listener, so that new connections are refused; open ones stay. With `false`, listens
     /// again on the same port. Returns when it is so.
     ///
@@ -121,7 +132,6 @@ impl Drop for TcpProxy {
 /// Accepts until aborted. Ends early only when the port cannot be opened, which drops `report`.
 async fn serve(
     address: SocketAddr,
-    target: SocketAddr,
     mut orders: watch::Receiver<Orders>,
     report: watch::Sender<bool>,
     counts: Arc<Counts>,
@@ -133,7 +143,7 @@ async fn serve(
             tokio::select! {
                 Ok(()) = async { orders.wait_for(|o| o.refuse).await.map(drop) } => break,
                 Ok((client, _)) = listener.accept() => {
-                    connections.spawn(connection(client, target, orders.clone(), Arc::clone(&counts)));
+                    connections.spawn(connection(client, orders.clone(), Arc::clone(&counts)));
                 }
                 Some(_) = connections.join_next() => {}
                 else => return,
@@ -167,7 +177,6 @@ impl Drop for Counted {
 
 async fn connection(
     mut client: TcpStream,
-    target: SocketAddr,
     mut orders: watch::Receiver<Orders>,
     counts: Arc<Counts>,
 ) {
@@ -176,7 +185,7 @@ async fn connection(
     let watched = orders.clone();
     let cut = tokio::select! {
         // The end or error of either side ends both, as far as a client can tell.
-        _ = carry(&mut client, target, watched) => false,
+        _ = carry(&mut client, watched) => false,
         _ = orders.wait_for(|o| o.cuts != cuts) => true,
     };
     if cut {
@@ -185,13 +194,13 @@ async fn connection(
     }
 }
 
-async fn carry(
-    client: &mut TcpStream,
-    target: SocketAddr,
-    orders: watch::Receiver<Orders>,
-) -> io::Result<()> {
+async fn carry(client: &mut TcpStream, orders: watch::Receiver<Orders>) -> io::Result<()> {
     let mut held = orders.clone();
-    held.wait_for(|o| !o.hang).await.map_err(io::Error::other)?;
+    let target = held
+        .wait_for(|o| !o.hang)
+        .await
+        .map_err(io::Error::other)?
+        .target;
     let mut server = TcpStream::connect(target).await?;
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();

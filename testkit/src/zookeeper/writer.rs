@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::future::{BoxFuture, try_join_all};
-use zookeeper_client::{Acls, Client, CreateMode, CreateOptions, Error};
+use zookeeper_client::{Acl, Acls, Client, CreateMode, CreateOptions, Error, Permission};
 
 use super::SUPER_USER;
 
@@ -14,6 +14,8 @@ const SESSION: Duration = Duration::from_secs(30);
 /// Requests that are under way at once in the methods for many nodes.
 const PIPELINE: usize = 2_000;
 const OPEN: CreateOptions<'static> = CreateMode::Persistent.with_acls(Acls::anyone_all());
+/// For a user whose password nobody knows.
+const HIDDEN: [Acl; 1] = [Acl::new_const(Permission::ALL, "digest", "nobody:none")];
 const EPHEMERAL: CreateOptions<'static> = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
 
 /// A session. It has the rights of the super user, reconnects by itself, and ends when it is dropped.
@@ -98,6 +100,30 @@ impl Writer {
         user.create(path, data.as_ref(), &options)
             .await
             .with_context(|| format!("cannot create {path}"))
+            .map(drop)
+    }
+
+    /// From now on nobody but the super user may read or change a node (those below it stay as they are).
+    ///
+    /// # Errors
+    /// When there is no such node, or the server refuses.
+    pub async fn hide(&self, path: &str) -> Result<()> {
+        self.set_acl(path, &HIDDEN).await
+    }
+
+    /// The end of [`hide`](Self::hide): anybody may do anything.
+    ///
+    /// # Errors
+    /// As [`hide`](Self::hide).
+    pub async fn unhide(&self, path: &str) -> Result<()> {
+        self.set_acl(path, &Acls::anyone_all()).await
+    }
+
+    async fn set_acl(&self, path: &str, acl: &[Acl]) -> Result<()> {
+        self.client
+            .set_acl(path, acl, None)
+            .await
+            .with_context(|| format!("cannot set the ACL of {path}"))
             .map(drop)
     }
 
