@@ -2,12 +2,40 @@
 //! connection, so that whoever uses it decides when to connect again.
 //!
 //! It never writes.
+//!
+//! [`connect`] makes one connection; when that is broken ([`Events::next`] gives nothing, [`Connection::closed`]
+//! says why), the same [`Session`] is connected again. What users have to do:
+//!
+//! - After a connection that is not [`resumed`](Connected::resumed): set all watches and read all.
+//! - After one that is: read again what persistent watches are for. One-shot watches tell what they missed.
+//! - Set a watch before, or with, the read that it is for; read again on each change. A change that was taken and whose
+//!   read failed is the user's to remember.
 
 #![forbid(unsafe_code)]
 
+mod changes;
+mod connect;
+mod connection;
+mod driver;
+mod error;
+#[doc(hidden)]
+pub mod fuzz;
+mod greeting;
+mod jute;
+mod messages;
+mod path;
+mod session;
+mod splitter;
+mod watches;
+mod wire;
+
+pub use connect::{Connected, connect};
+pub use connection::{Connection, Events};
+pub use error::Error;
+pub use session::Session;
+
 use std::time::Duration;
 
-use bytes::Bytes;
 use diolkos_net::TlsConfig;
 
 /// How an ensemble is reached.
@@ -38,74 +66,12 @@ pub struct Digest {
     pub password_file: std::path::PathBuf,
 }
 
-/// Why something failed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// The connection is broken or cannot be made; a new one may work.
-    #[error("{0}")]
-    Connection(String),
-    /// The server refuses the credentials.
-    #[error("authentication failed: {0}")]
-    AuthFailed(String),
-    /// A file of the configuration cannot be used.
-    #[error("{0}")]
-    Config(String),
-    /// The node does not exist.
-    #[error("{path}: no such node")]
-    NoNode {
-        /// Its path, without the chroot.
-        path: String,
-    },
-    /// The node's ACL does not let us read it.
-    #[error("{path}: the node's ACL does not let this client read it")]
-    NoAuth {
-        /// Its path, without the chroot.
-        path: String,
-    },
-    /// The answer is larger than [`Config::frame_limit`], or than the server is willing to send.
-    #[error(
-        "{path}: the answer of {bytes} bytes is larger than the limit of {limit} bytes (jute.maxbuffer)"
-    )]
-    TooLarge {
-        /// Its path, without the chroot.
-        path: String,
-        /// The answer's size.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// The server does not know the request (`addWatch` before ZooKeeper 3.6).
-    #[error("the server does not support {0}")]
-    Unsupported(&'static str),
-    /// Another error code of the server.
-    #[error("{path}: error {code} of the server")]
-    Server {
-        /// The path of the request, without the chroot.
-        path: String,
-        /// The code, negative.
-        code: i32,
-    },
-    /// An answer that makes no sense. The connection is of no more use.
-    #[error("unexpected answer: {0}")]
-    Protocol(String),
-}
-
 /// The children of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Children {
     /// Their names, sorted.
     pub names: Vec<String>,
 }
-
-/// A session: what outlives a connection. It remembers its id, the last transaction seen and the
-/// watches that were set.
-#[derive(Debug, Default)]
-pub struct Session {}
-
-/// What changed, since the last time somebody asked: each path once, however often it changed, so
-/// its size is bounded by the number of nodes.
-#[derive(Debug)]
-pub struct Events {}
 
 /// A node that changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,23 +95,6 @@ pub enum Change {
     Children,
 }
 
-/// A connection. Cheap to clone; requests are pipelined. It ends when all clones are dropped.
-#[derive(Clone, Debug)]
-pub struct Connection {}
-
-/// A connection that was made.
-#[derive(Debug)]
-pub struct Connected {
-    /// For requests.
-    pub connection: Connection,
-    /// For what the watches say.
-    pub events: Events,
-    /// Whether the session is the one from before. If not, it has no watches.
-    pub resumed: bool,
-    /// The server, `host:port`.
-    pub server: String,
-}
-
 /// How a watch sees things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WatchMode {
@@ -153,74 +102,4 @@ pub enum WatchMode {
     Persistent,
     /// The node and everything below it.
     PersistentRecursive,
-}
-
-/// Connects: goes on with the session if the ensemble still has it, else begins a new one.
-///
-/// The watches of a session that goes on are set again before this returns.
-///
-/// # Errors
-/// If no server takes us; the error names each with its reason.
-pub async fn connect(_config: &Config, _session: &mut Session) -> Result<Connected, Error> {
-    todo!()
-}
-
-impl Connection {
-    /// The children of a node. With `watch`, a one-shot watch tells of the next change.
-    ///
-    /// # Errors
-    /// [`Error`]; [`Error::NoNode`], [`Error::NoAuth`] and [`Error::TooLarge`] concern this node only.
-    pub async fn children(&self, _path: &str, _watch: bool) -> Result<Children, Error> {
-        todo!()
-    }
-
-    /// The data of a node. With `watch`, a one-shot watch tells of the next change.
-    ///
-    /// # Errors
-    /// As [`children`](Self::children).
-    pub async fn data(&self, _path: &str, _watch: bool) -> Result<Bytes, Error> {
-        todo!()
-    }
-
-    /// Whether a node exists. With `watch`, a one-shot watch tells when it comes, goes or changes.
-    ///
-    /// # Errors
-    /// As [`children`](Self::children).
-    pub async fn exists(&self, _path: &str, _watch: bool) -> Result<bool, Error> {
-        todo!()
-    }
-
-    /// Waits until the server has all that the leader had when it was asked.
-    ///
-    /// # Errors
-    /// As [`children`](Self::children).
-    pub async fn sync(&self, _path: &str) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Sets a watch that stays.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] of servers before 3.6.
-    pub async fn add_watch(&self, _path: &str, _mode: WatchMode) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Waits until the connection is broken, and says why.
-    pub async fn closed(&self) -> Error {
-        todo!()
-    }
-
-    /// How many requests were sent.
-    #[must_use]
-    pub fn requests(&self) -> u64 {
-        todo!()
-    }
-}
-
-impl Events {
-    /// Waits for changes and takes all that are there. Empty when the connection is broken.
-    pub async fn next(&mut self) -> Vec<Changed> {
-        todo!()
-    }
 }
