@@ -21,8 +21,8 @@ use std::collections::BTreeMap;
 pub use connect::{Consistency, ConsulSpec, FileSpec, SecretKeyRef, SecretRef, TlsSpec, TokenSpec};
 pub use dubbo::{AuthSpec, Discovery, DubboSpec, EtcdSpec, Variants, ZooKeeperSpec};
 pub use export::{
-    EndpointMode, ExportSpec, LabelsSpec, Location, Naming, PodLabelsSpec, PortsSpec, Preset, Protocol,
-    ProtocolRuleSpec, Resolution, TlsMode,
+    EndpointMode, ExportSpec, LabelsSpec, Location, Naming, PodLabelsSpec, PortsSpec, Preset,
+    Protocol, ProtocolRuleSpec, Resolution, TlsMode,
 };
 use kube::{CustomResource, KubeSchema};
 pub use limits::{GrantSpec, GuardSpec};

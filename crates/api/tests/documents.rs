@@ -333,7 +333,10 @@ fn the_examples_are_free_of_faults() {
     // Some are alternatives of one name, so each is read on its own.
     for entry in fs::read_dir("../../examples").unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "yaml") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
             assert_eq!(load(&[path.clone()]).faults, [], "{}", path.display());
         }
     }

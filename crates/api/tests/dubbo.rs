@@ -136,7 +136,10 @@ fn every_field() {
         zookeeper.source,
         SourceSettings::ZooKeeper(Box::new(expected))
     );
-    assert!(zookeeper.source.needs_cluster(), "the password is in a Secret");
+    assert!(
+        zookeeper.source.needs_cluster(),
+        "the password is in a Secret"
+    );
     let expected = EtcdSettings {
         addresses: vec![
             "https://etcd-1.example:2379".into(),
@@ -300,10 +303,7 @@ fn what_does_not_go_together() {
             json!({"file": {"path": "s"}, "export": {"dubbo": {"variants": "hosts"}, "preset": "aeraki"}}),
             vec!["spec.export.preset", "spec.export.dubbo"],
         ),
-        (
-            json!({"etcd": {}, "zookeeper": {}}),
-            vec!["spec.zookeeper"],
-        ),
+        (json!({"etcd": {}, "zookeeper": {}}), vec!["spec.zookeeper"]),
     ] {
         assert_eq!(faults(spec.clone()), paths, "{spec}");
     }

@@ -63,7 +63,11 @@ async fn a_real_api_server_takes_what_check_takes() {
             json!({"consul": {}, "file": {"path": "/s"}}),
             "exactly one of consul, etcd, file, zookeeper is needed",
         ),
-        ("none", json!({}), "exactly one of consul, etcd, file, zookeeper is needed"),
+        (
+            "none",
+            json!({}),
+            "exactly one of consul, etcd, file, zookeeper is needed",
+        ),
         (
             "import",
             json!({"consul": {}, "import": "Claimed"}),

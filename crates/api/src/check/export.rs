@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use diolkos_istio::{Location, Resolution, validate};
 use diolkos_plan::{
-    Endpoints, LabelPolicy, PodPolicy, PortNaming, PortPolicy, ProtocolRule, ServiceAccount, Template,
+    Endpoints, LabelPolicy, PodPolicy, PortNaming, PortPolicy, ProtocolRule, ServiceAccount,
+    Template,
 };
 use globset::GlobSet;
 
