@@ -1,9 +1,9 @@
 //! What enters the engine beside the events of sources.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use diolkos_guard::Limits;
-use diolkos_model::Service;
+use diolkos_model::{Service, Workload, Workloads};
 use diolkos_plan::{Policy, Remembered};
 
 /// How one registry is carried over.
@@ -35,4 +35,22 @@ pub enum Command {
     Release(Arc<str>),
     /// Tells which hosts belong to others: those of the cluster's Services.
     Reserve(Arc<Reserved>),
+    /// Tells what is new of the cluster's Pods, for the registries that take from them ([`Policy::pods`]).
+    Pods(PodNews),
+}
+
+/// What is new of the cluster's Pods.
+///
+/// A registry that takes from Pods waits until they are known: its objects stay as they are, so that a restart does not
+/// write them all without what the Pods say, and then again with it.
+#[derive(Clone, Debug)]
+pub enum PodNews {
+    /// They are read anew, with other labels: until [`All`](Self::All) comes nothing is known.
+    Unknown,
+    /// All that there are.
+    All(Workloads),
+    /// Those that changed since, by address; `None`: no Pod has it any more.
+    Changed(Vec<(IpAddr, Option<Arc<Workload>>)>),
+    /// Why they cannot be followed at the moment; `None` if they can again. What is known stays.
+    Trouble(Option<Arc<str>>),
 }

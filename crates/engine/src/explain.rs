@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use diolkos_istio::{Kind, Object, ObjectKey};
-use diolkos_model::{Health, Instance, Service, ServiceKey};
-use diolkos_plan::{Decision, plan, plan_empty};
+use diolkos_model::{Health, Instance, Service, ServiceKey, Workloads};
+use diolkos_plan::{Decision, plan_empty, plan_with};
 use serde::Serialize;
 
 use crate::{Known, RememberedView, View, view::hold_text};
@@ -166,7 +166,12 @@ fn matches(key: &ServiceKey, known: &Known, query: &str) -> bool {
 fn explanation(key: &ServiceKey, known: &Known) -> Explanation {
     let made = match &known.shape {
         Some(shape) => plan_empty(&known.policy, shape),
-        None => plan(&known.policy, &known.service),
+        None => {
+            let nobody = Workloads::new();
+            let planned = known.planned.as_ref();
+            let workloads = planned.and_then(|planned| planned.workloads());
+            plan_with(&known.policy, &known.service, workloads.unwrap_or(&nobody))
+        }
     };
     let time = |at| humantime::format_rfc3339_seconds(at).to_string();
     Explanation {

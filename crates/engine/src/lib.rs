@@ -21,8 +21,8 @@ mod state;
 mod view;
 
 pub use clock::{Clock, Now, SystemClock};
-pub use command::{Command, Configured, Policies, Reserved};
+pub use command::{Command, Configured, PodNews, Policies, Reserved};
 pub use diolkos_guard::Why;
 pub use explain::{Explanation, RecordView, explain};
 pub use run::{Engine, Observe, Options, Window, spawn};
-pub use view::{HoldView, Known, RegistryView, RememberedView, View};
+pub use view::{HoldView, Known, PodsView, RegistryView, RememberedView, View};

@@ -22,9 +22,11 @@ use crate::{
 mod events;
 mod judge;
 mod memory;
+mod pods;
 mod publish;
 
 use memory::{Ghosts, ghosts};
+use pods::Pods;
 
 /// Everything that can change.
 #[derive(Default)]
@@ -34,6 +36,7 @@ pub(crate) struct State {
     hashes: BTreeMap<ServiceKey, ContentHash>,
     claims: Claims,
     reserved: Arc<Reserved>,
+    pods: Pods,
     /// To be planned anew.
     dirty: BTreeSet<ServiceKey>,
     /// When services without instances go.
@@ -135,6 +138,7 @@ impl State {
                 self.changed |= reserved != self.reserved;
                 self.reserved = reserved;
             }
+            Command::Pods(news) => self.pods(news),
         }
     }
 
@@ -156,9 +160,11 @@ impl State {
                 Some(registry) => {
                     registry.guard.set_limits(limits.clone());
                     if !Arc::ptr_eq(&registry.policy, policy) {
+                        let took_from_pods = registry.policy.pods.is_some();
                         registry.policy = policy.clone();
                         let of_registry = self.services.keys().filter(|key| key.registry == *name);
                         self.dirty.extend(of_registry.cloned());
+                        self.replace_pods_of(name, took_from_pods);
                     }
                 }
                 None => {
@@ -177,6 +183,9 @@ impl State {
                     self.registries.insert(name.clone(), registry);
                 }
             }
+        }
+        if self.registries.values().all(|r| r.policy.pods.is_none()) {
+            self.pods.forget();
         }
     }
 

@@ -51,6 +51,9 @@ pub struct RegistryView {
     pub synced: bool,
     /// Why the last snapshot was not complete, if it was not.
     pub partial: Option<Arc<str>>,
+    /// What is known of the Pods; `None` if nothing is taken from them. Until they are known the registry is neither
+    /// complete nor synced.
+    pub pods: Option<PodsView>,
     /// Services that the registry has, or that are held.
     pub services: usize,
     /// Their instances.
@@ -78,6 +81,15 @@ pub struct RegistryView {
     pub advice: BTreeMap<Reason, usize>,
     /// One refusal, as an example for people.
     pub example: Option<String>,
+}
+
+/// What is known of the cluster's Pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodsView {
+    /// Whether they have been read once. Until then nothing of the registry is written.
+    pub known: bool,
+    /// Why they cannot be followed at the moment, if so.
+    pub trouble: Option<Arc<str>>,
 }
 
 /// What the guard holds back of a registry.

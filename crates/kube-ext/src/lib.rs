@@ -15,6 +15,7 @@ mod documents;
 mod error;
 mod events;
 mod lease;
+mod pods;
 mod services;
 mod watch;
 
@@ -27,5 +28,6 @@ pub use lease::{
     Holder, LEASE_DURATION, LeaseSettings, LeaseTerms, LeaseView, Leases, replica_identity,
     start_leases,
 };
+pub use pods::{PodChange, PodNews, PodSettings, watch_pods};
 pub use services::{ServiceName, ServiceNames, watch_services};
 pub use watch::{MetadataEvent, WatchError, metadata_watch};

@@ -1,6 +1,6 @@
 //! Metadata watches.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use kube::{
@@ -8,6 +8,7 @@ use kube::{
     api::{ApiResource, DynamicObject, PartialObjectMeta},
     runtime::watcher::{self, DefaultBackoff, Event, watcher},
 };
+use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 
 /// What a watch tells: `Init`, `InitApply` for each object that is there, `InitDone`; then `Apply` and `Delete`.
@@ -15,7 +16,7 @@ use tokio::time::{sleep, timeout};
 /// before `InitDone` is gone.
 pub type MetadataEvent = Event<PartialObjectMeta<DynamicObject>>;
 
-type Inner = BoxStream<'static, watcher::Result<MetadataEvent>>;
+type Inner<K> = BoxStream<'static, watcher::Result<Event<K>>>;
 
 /// How long one watch request lasts. The server ends it then, and a dead connection is noticed 5 s later; kube's
 /// default is five minutes. Bookmarks keep the place, so the next request goes on from there.
@@ -49,11 +50,22 @@ pub fn metadata_watch(
     client: Client,
     kind: ApiResource,
 ) -> impl Stream<Item = Result<MetadataEvent, WatchError>> + Send {
-    let inner = start(&client, &kind);
+    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &kind);
+    object_watch(api, kind)
+}
+
+/// As [`metadata_watch`], with what `K` keeps of each object.
+pub(crate) fn object_watch<K>(
+    api: Api<K>,
+    kind: ApiResource,
+) -> impl Stream<Item = Result<Event<K>, WatchError>> + Send
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
     let watch = Watch {
-        client,
+        inner: start(&api),
+        api,
         kind,
-        inner,
         listing: true,
         backoff: DefaultBackoff::default(),
         pause: None,
@@ -64,17 +76,20 @@ pub fn metadata_watch(
     })
 }
 
-struct Watch {
-    client: Client,
+struct Watch<K> {
+    api: Api<K>,
     kind: ApiResource,
-    inner: Inner,
+    inner: Inner<K>,
     listing: bool,
     backoff: DefaultBackoff,
     pause: Option<Duration>,
 }
 
-impl Watch {
-    async fn next(&mut self) -> Result<MetadataEvent, WatchError> {
+impl<K> Watch<K>
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    async fn next(&mut self) -> Result<Event<K>, WatchError> {
         if let Some(pause) = self.pause.take() {
             sleep(pause).await;
         }
@@ -88,7 +103,7 @@ impl Watch {
         item
     }
 
-    async fn poll(&mut self) -> Result<MetadataEvent, WatchError> {
+    async fn poll(&mut self) -> Result<Event<K>, WatchError> {
         // While it follows, silence is normal; `REQUEST` ends what is dead.
         let limit = if self.listing { PAGE } else { Duration::MAX };
         match timeout(limit, self.inner.next()).await {
@@ -106,7 +121,7 @@ impl Watch {
     }
 
     fn restart(&mut self, why: WatchError) -> WatchError {
-        self.inner = start(&self.client, &self.kind);
+        self.inner = start(&self.api);
         self.listing = true;
         why
     }
@@ -128,7 +143,9 @@ impl Watch {
     }
 }
 
-fn start(client: &Client, kind: &ApiResource) -> Inner {
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), kind);
-    watcher(api, watcher::Config::default().timeout(REQUEST)).boxed()
+fn start<K>(api: &Api<K>) -> Inner<K>
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    watcher(api.clone(), watcher::Config::default().timeout(REQUEST)).boxed()
 }

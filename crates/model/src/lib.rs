@@ -11,7 +11,9 @@
 mod hash;
 mod intern;
 mod service;
+mod workload;
 
 pub use hash::{ContentHash, Hasher};
 pub use intern::{Interner, Labels};
 pub use service::{Address, Health, Instance, Locality, Port, Service, ServiceKey, Weight};
+pub use workload::{Workload, Workloads};

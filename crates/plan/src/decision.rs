@@ -83,12 +83,16 @@ reasons! {
     Endpoint => Noted,
     /// A label was changed to be valid in Kubernetes.
     LabelAltered => Noted,
+    /// The address is that of a Pod, and this is what was taken from it.
+    Workload => Noted,
     /// Instances disagree on the protocol of a port; the majority decides.
     ProtocolMixed => Advice,
     /// An instance lacks a port of the service; traffic for it goes to the instance's first port.
     PortFallback => Advice,
     /// More than eight registered ports: clients dial one port instead.
     DynamicPorts => Advice,
+    /// Not all endpoints that take mutual TLS have a known service account: those of Pods are left out.
+    ServiceAccountsMixed => Advice,
     /// Two ports of the service have one number; the first stays.
     PortClash => Dropped,
     /// A port number that cannot be.

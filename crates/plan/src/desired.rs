@@ -7,9 +7,12 @@ use std::{
 };
 
 use diolkos_istio::{Object, ObjectKey, annotation};
-use diolkos_model::{ContentHash, Service, ServiceKey};
+use diolkos_model::{ContentHash, Service, ServiceKey, Workloads};
 
-use crate::{Plan, Policy, plan, plan::plan_empty};
+use crate::{
+    Plan, Policy,
+    plan::{plan_empty, plan_with},
+};
 
 /// The desired state of all registries. A snapshot: cheap to clone, never changes.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +79,8 @@ impl Remembered {
 pub struct Planned {
     service: Arc<Service>,
     policy: Arc<Policy>,
+    /// The Pods behind its addresses; few have any, so they cost a pointer.
+    workloads: Option<Arc<Workloads>>,
     endpoints: usize,
     empty_since: Option<SystemTime>,
     objects: Box<[(ObjectKey, ContentHash)]>,
@@ -86,6 +91,20 @@ impl Planned {
     #[must_use]
     pub fn new(service: Arc<Service>, policy: Arc<Policy>, made: &Plan) -> Self {
         Self::remember(service, policy, made, None)
+    }
+
+    /// As [`Self::new`], of what [`plan_with`] made with these Pods.
+    #[must_use]
+    pub fn with(
+        service: Arc<Service>,
+        policy: Arc<Policy>,
+        workloads: Workloads,
+        made: &Plan,
+    ) -> Self {
+        Self {
+            workloads: (!workloads.is_empty()).then(|| Arc::new(workloads)),
+            ..Self::new(service, policy, made)
+        }
     }
 
     /// As [`Self::new`], of what [`plan_empty`] made: `service` is the last that had instances.
@@ -118,6 +137,7 @@ impl Planned {
         Self {
             service,
             policy,
+            workloads: None,
             endpoints: made.endpoints,
             empty_since,
             objects: hashes.into(),
@@ -142,6 +162,12 @@ impl Planned {
         &self.policy
     }
 
+    /// The Pods that they were made with.
+    #[must_use]
+    pub fn workloads(&self) -> Option<&Workloads> {
+        self.workloads.as_deref()
+    }
+
     /// Keys and hashes of the objects, sorted by key.
     #[must_use]
     pub fn objects(&self) -> &[(ObjectKey, ContentHash)] {
@@ -158,7 +184,9 @@ impl Planned {
     #[must_use]
     pub fn build(&self) -> Vec<Object> {
         let Some(since) = self.empty_since else {
-            return plan(&self.policy, &self.service).objects;
+            let nobody = Workloads::new();
+            let workloads = self.workloads().unwrap_or(&nobody);
+            return plan_with(&self.policy, &self.service, workloads).objects;
         };
         let objects = plan_empty(&self.policy, &self.service).objects;
         let emptied = objects.into_iter().map(|object| emptied(object, since));

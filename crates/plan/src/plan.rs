@@ -1,7 +1,7 @@
 //! The way from a service to its objects, step by step.
 
 use diolkos_istio::{Object, ServiceEntry, ServicePort, Spec, validate};
-use diolkos_model::{Instance, Service};
+use diolkos_model::{Instance, Service, Workloads};
 
 use crate::{
     Decision, Policy, Reason, Subject, Verdict,
@@ -9,6 +9,7 @@ use crate::{
     endpoints::{self, Endpoint},
     host::{self, Names},
     objects, ports, select,
+    workloads::Pods,
 };
 
 /// What becomes of a service.
@@ -73,10 +74,17 @@ impl Plan {
     }
 }
 
-/// Plans one service. Pure; never fails: a refusal is a plan without objects.
+/// Plans one service of which no Pods are known. Pure; never fails: a refusal is a plan without objects.
 #[must_use]
 pub fn plan(policy: &Policy, service: &Service) -> Plan {
-    collect(|decisions| steps(policy, service, decisions, |endpoints| endpoints))
+    plan_with(policy, service, &Workloads::new())
+}
+
+/// As [`plan`]; what [`Policy::pods`] says is taken from these Pods. Those at other addresses than the
+/// service's do not matter.
+#[must_use]
+pub fn plan_with(policy: &Policy, service: &Service, workloads: &Workloads) -> Plan {
+    collect(|decisions| steps(policy, service, workloads, decisions, |endpoints| endpoints))
 }
 
 /// Plans a service that has no instances any more in the shape that it had last, as `service` holds
@@ -84,7 +92,8 @@ pub fn plan(policy: &Policy, service: &Service) -> Plan {
 /// being sent past the mesh.
 #[must_use]
 pub fn plan_empty(policy: &Policy, service: &Service) -> Plan {
-    collect(|decisions| steps(policy, service, decisions, |_| Vec::new()))
+    let nobody = Workloads::new();
+    collect(|decisions| steps(policy, service, &nobody, decisions, |_| Vec::new()))
 }
 
 fn collect(
@@ -107,6 +116,7 @@ fn collect(
 fn steps(
     policy: &Policy,
     service: &Service,
+    workloads: &Workloads,
     decisions: &mut Decisions,
     keep: impl FnOnce(Vec<Endpoint>) -> Vec<Endpoint>,
 ) -> Result<(Names, usize, Vec<Object>), Refused> {
@@ -124,7 +134,8 @@ fn steps(
         );
         names.aliases.clear();
     }
-    let endpoints = endpoints::endpoints(policy, service, &instances, &layout, decisions);
+    let pods = Pods::new(policy, workloads, &names.namespace);
+    let endpoints = endpoints::endpoints(policy, service, &instances, &layout, pods, decisions);
     let endpoints = keep(endpoints);
     let count = endpoints.len();
     let objects = objects::objects(policy, service, &names, &layout, endpoints);

@@ -275,11 +275,18 @@ impl State {
         let Some(registry) = self.registries.get_mut(&key.registry) else {
             return;
         };
+        let takes_from_pods = registry.policy.pods.is_some();
         if let Some(before) = before {
             registry.level.take(&before);
+            if takes_from_pods {
+                self.pods.displace(&before.service);
+            }
         }
         if let Some(now) = now {
             registry.level.add(&now);
+            if takes_from_pods {
+                self.pods.place(&now.service);
+            }
         }
     }
 }

@@ -8,9 +8,9 @@ use std::{
 };
 
 use diolkos_guard::{Hold, Moment};
-use diolkos_model::ServiceKey;
+use diolkos_model::{ServiceKey, Workloads};
 use diolkos_plan::{
-    Desired, Plan, Planned, Policy, Reason, RegistryState, Verdict, plan, plan_empty,
+    Desired, Plan, Planned, Policy, Reason, RegistryState, Verdict, plan_empty, plan_with,
 };
 
 use super::{Registry, State, memory::ghost_key};
@@ -42,10 +42,12 @@ impl State {
             services: BTreeMap::new(),
             kept: self.keep(),
         };
+        let waiting = self.waiting();
         let mut counts: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
         for (key, known) in &self.services {
             let known = self.settle(now, key, known, &mut counts);
-            if let Some(planned) = known.planned.as_ref().filter(|_| known.is_carried()) {
+            let wanted = known.is_carried() && !waiting.contains(&key.registry);
+            if let Some(planned) = known.planned.as_ref().filter(|_| wanted) {
                 desired.services.insert(key.clone(), planned.clone());
             }
             if let Some(registry) = view.registries.get_mut(&key.registry) {
@@ -138,8 +140,13 @@ impl State {
                 (plan, planned)
             }
             _ => {
-                let plan = plan(&policy, &known.service);
-                let planned = Planned::new(known.service.clone(), policy.clone(), &plan);
+                let workloads = match &policy.pods {
+                    Some(_) => self.pods.of(&known.service),
+                    None => Workloads::new(),
+                };
+                let plan = plan_with(&policy, &known.service, &workloads);
+                let service = known.service.clone();
+                let planned = Planned::with(service, policy.clone(), workloads, &plan);
                 (plan, planned)
             }
         };
@@ -168,9 +175,19 @@ impl State {
         }
     }
 
+    /// The registries that wait until the Pods are known. Their services claim their hosts, but what they would be
+    /// without their Pods must not be written.
+    fn waiting(&self) -> BTreeSet<Arc<str>> {
+        let names = self.registries.keys();
+        names
+            .filter(|name| self.awaits_pods(name))
+            .cloned()
+            .collect()
+    }
+
     fn registry_states(&self) -> BTreeMap<Arc<str>, RegistryState> {
         let configured = self.registries.iter().map(|(name, r)| {
-            let complete = r.complete && !self.awaits_memory;
+            let complete = r.complete && !self.awaits_memory && !self.awaits_pods(name);
             (name.clone(), RegistryState { complete })
         });
         let retired = self
@@ -218,10 +235,13 @@ impl State {
         self.registries
             .iter()
             .map(|(name, registry)| {
+                let pods = registry.policy.pods.is_some().then(|| self.pods.view());
+                let ready = pods.as_ref().is_none_or(|pods| pods.known);
                 let view = RegistryView {
-                    complete: registry.complete,
-                    synced: registry.synced,
+                    complete: registry.complete && ready,
+                    synced: registry.synced && ready,
                     partial: registry.doubt.clone(),
+                    pods,
                     held_services: registry.unseen.len().max(registry.guard.holds().len()),
                     held_instances: self.held_ghosts(name, registry),
                     remembered: self.ghosts.get(name).map_or(0, BTreeMap::len),
