@@ -3,13 +3,39 @@
 //! Pure: no I/O, no clock. A source tells a [`Catalog`] what the registry's nodes hold, and the
 //! catalogue tells which services that makes. The sources of ZooKeeper and etcd share the layout
 //! of paths ([`Place`]).
+//!
+//! # Services
+//!
+//! - An interface is one service, with instances of all groups and versions ([`Variants::Labels`]:
+//!   the group is the label `group`, the version the instance's), or one for each group and
+//!   version ([`Variants::Hosts`]: the key is `GROUP/INTERFACE:VERSION`).
+//! - An application is one service, in the namespace `services`.
+//!
+//! An instance that is registered with its interface and with its application counts once for the
+//! interface: as the interface's own record says.
+//!
+//! Where an application leaves the metadata of its interfaces with its instances
+//! (`storage-type=local`, Dubbo's default), the registry does not say which instance provides
+//! which interface. All of them are taken to provide what the application published. Processes
+//! that register with their interfaces only (`register-mode=interface`) are left out of that.
 
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeMap, sync::Arc};
+mod application;
+mod catalog;
+mod labels;
+mod mapping;
+mod place;
+mod provider;
+mod rules;
+mod url;
 
-use bytes::Bytes;
-use diolkos_model::{Service, ServiceKey};
+use std::sync::Arc;
+
+pub use catalog::{Catalog, Change};
+pub use place::Place;
+pub use provider::Provider;
+pub use url::{Parameters, ProviderUrl, UrlError};
 
 /// How services are made.
 #[derive(Clone, Debug)]
@@ -42,123 +68,10 @@ pub enum Variants {
 pub enum Discovery {
     /// `/dubbo/INTERFACE/providers`.
     Interface,
-    /// `/services/APPLICATION`.
+    /// `/services/APPLICATION`: services of applications, and of the interfaces that their
+    /// metadata names.
     Application,
     /// Both; an instance that is registered in both ways counts once.
     #[default]
     Both,
-}
-
-/// What a path (below the registry's root) holds.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
-    /// Names of the children are encoded URLs of providers.
-    Providers {
-        /// The interface.
-        interface: Arc<str>,
-    },
-    /// Names of the children are encoded URLs of configurators (`override://`).
-    Configurators {
-        /// The interface.
-        interface: Arc<str>,
-    },
-    /// A rule of the configuration centre, `KEY.configurators`.
-    Rule {
-        /// The key: `INTERFACE[:VERSION[:GROUP]]` or an application.
-        key: Arc<str>,
-    },
-    /// The applications of an interface, joined by commas.
-    Mapping {
-        /// The interface.
-        interface: Arc<str>,
-    },
-    /// Metadata of all services of an application's revision.
-    Revision {
-        /// The application.
-        application: Arc<str>,
-        /// The revision.
-        revision: Arc<str>,
-    },
-    /// Metadata that an application published of one interface.
-    Definition {
-        /// The interface.
-        interface: Arc<str>,
-        /// The version; may be empty.
-        version: Arc<str>,
-        /// The group; may be empty.
-        group: Arc<str>,
-        /// The application.
-        application: Arc<str>,
-    },
-    /// An instance of an application.
-    Instance {
-        /// The application.
-        application: Arc<str>,
-        /// The node's name, usually `ip:port`.
-        id: Arc<str>,
-    },
-}
-
-/// A service that may be different from when it was last taken.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// As it is now.
-    Upsert(Service),
-    /// It has no instances any more.
-    Remove(ServiceKey),
-}
-
-/// All that the registry holds, and the services that it makes.
-#[derive(Debug)]
-pub struct Catalog {
-    options: Options,
-}
-
-impl Catalog {
-    /// A catalogue with nothing in it.
-    #[must_use]
-    pub fn new(options: Options) -> Self {
-        Self { options }
-    }
-
-    /// The names of the children at [`Place::Providers`] or [`Place::Configurators`]: all of them.
-    /// None: the place is empty or gone.
-    pub fn set_children(&mut self, _place: &Place, _names: Vec<String>) {
-        todo!("{:?}", self.options)
-    }
-
-    /// One more child at such a place.
-    pub fn add_child(&mut self, _place: &Place, _name: &str) {
-        todo!()
-    }
-
-    /// One child less at such a place.
-    pub fn remove_child(&mut self, _place: &Place, _name: &str) {
-        todo!()
-    }
-
-    /// The data of a node at any other place; `None` when it is gone.
-    pub fn set_data(&mut self, _place: &Place, _data: Option<Bytes>) {
-        todo!()
-    }
-
-    /// All instances of an application.
-    pub fn set_instances(&mut self, _application: &str, _records: BTreeMap<Arc<str>, Bytes>) {
-        todo!()
-    }
-
-    /// Metadata that instances refer to and that was not told yet: worth reading.
-    pub fn wanted(&mut self) -> Vec<Place> {
-        todo!()
-    }
-
-    /// The services that may be different since this was last called.
-    pub fn take_changes(&mut self) -> Vec<Change> {
-        todo!()
-    }
-
-    /// All services with at least one instance. Those are no changes any more after this.
-    pub fn snapshot(&mut self) -> Vec<Service> {
-        todo!()
-    }
 }

@@ -1,0 +1,661 @@
+//! What was told, in the form that services are made of, and which services each piece touches.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use diolkos_model::{ContentHash, Interner, Service};
+
+use crate::{
+    Options, Place,
+    application::{Exported, Record, Storage},
+    mapping::{self, Seen, Unreadable},
+    provider::Provider,
+    rules::{self, Level, Rule},
+    url::{ProviderUrl, decode},
+};
+
+/// What services are made from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Origin {
+    /// An interface: one service or, by variant, several.
+    Interface(Arc<str>),
+    /// An application: one service.
+    Application(Arc<str>),
+}
+
+/// What came of telling something.
+#[derive(Debug, Default)]
+pub(super) struct Effect {
+    pub(super) touched: Vec<Origin>,
+    pub(super) wanted: Vec<Place>,
+}
+
+impl Effect {
+    fn touching(touched: Vec<Origin>) -> Self {
+        Self {
+            touched,
+            wanted: Vec::new(),
+        }
+    }
+}
+
+/// A child of a list of providers.
+#[derive(Debug)]
+enum Node {
+    Provider(Provider),
+    /// And why.
+    Unreadable(Arc<str>),
+}
+
+#[derive(Debug, Default)]
+struct Interface {
+    /// Sorted by the hash of the node's name, so that the order of telling leaves no trace.
+    providers: Vec<(ContentHash, Node)>,
+    /// Sorted likewise.
+    overrides: Vec<(ContentHash, Rule)>,
+    /// The applications that the mapping names.
+    applications: BTreeSet<Arc<str>>,
+    /// What applications published, by application and the variant in the path.
+    definitions: BTreeMap<(Arc<str>, Variant), Exported>,
+    /// Applications and their revisions whose metadata names the interface.
+    revisions: BTreeSet<(Arc<str>, Arc<str>)>,
+}
+
+/// Version and group, as a path has them.
+type Variant = (Arc<str>, Arc<str>);
+
+impl Interface {
+    fn is_empty(&self) -> bool {
+        self.providers.is_empty()
+            && self.overrides.is_empty()
+            && self.applications.is_empty()
+            && self.definitions.is_empty()
+            && self.revisions.is_empty()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Application {
+    /// By the node's name; why it is none where it cannot be read.
+    instances: BTreeMap<Arc<str>, Result<Record, Arc<str>>>,
+    /// The interfaces of a revision.
+    revisions: BTreeMap<Arc<str>, Vec<(Arc<str>, Exported)>>,
+    /// The interfaces whose mapping names it.
+    interfaces: BTreeSet<Arc<str>>,
+}
+
+impl Application {
+    fn is_empty(&self) -> bool {
+        self.instances.is_empty() && self.revisions.is_empty() && self.interfaces.is_empty()
+    }
+
+    fn records(&self) -> impl Iterator<Item = &Record> {
+        self.instances
+            .values()
+            .filter_map(|record| record.as_ref().ok())
+    }
+
+    fn has(&self, storage: &Storage) -> bool {
+        self.records().any(|record| record.metadata_in == *storage)
+    }
+
+    /// The interfaces that instances with this metadata count for.
+    fn interfaces_of(&self, storage: &Storage) -> Vec<Arc<str>> {
+        match storage {
+            Storage::Local(_) => self.interfaces.iter().cloned().collect(),
+            Storage::Remote(revision) => {
+                let exported = self.revisions.get(revision).into_iter().flatten();
+                exported.map(|(interface, _)| interface.clone()).collect()
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) options: Options,
+    interfaces: HashMap<Arc<str>, Interface>,
+    applications: HashMap<Arc<str>, Application>,
+    /// By the first part of the key, which is an interface or an application, and by the key.
+    rules: HashMap<Box<str>, BTreeMap<Arc<str>, Vec<Rule>>>,
+}
+
+impl Store {
+    pub(super) fn new(options: Options) -> Self {
+        Self {
+            options,
+            interfaces: HashMap::new(),
+            applications: HashMap::new(),
+            rules: HashMap::new(),
+        }
+    }
+
+    /// The children of a list that are not among these.
+    pub(super) fn children_but(
+        &self,
+        place: &Place,
+        names: &BTreeMap<ContentHash, String>,
+    ) -> Vec<ContentHash> {
+        fn but<T>(
+            list: &[(ContentHash, T)],
+            names: &BTreeMap<ContentHash, String>,
+        ) -> Vec<ContentHash> {
+            let hashes = list.iter().map(|(hash, _)| *hash);
+            hashes.filter(|hash| !names.contains_key(hash)).collect()
+        }
+        let at = |interface: &str| self.interfaces.get(&*decode(interface));
+        match place {
+            Place::Providers { interface } => {
+                at(interface).map(|known| but(&known.providers, names))
+            }
+            Place::Configurators { interface } => {
+                at(interface).map(|known| but(&known.overrides, names))
+            }
+            _ => None,
+        }
+        .unwrap_or_default()
+    }
+
+    /// The instances of an application that are not among these.
+    pub(super) fn instances_but(
+        &self,
+        application: &str,
+        records: &BTreeMap<Arc<str>, Bytes>,
+    ) -> Vec<Arc<str>> {
+        let known = self.applications.get(application);
+        let ids = known.into_iter().flat_map(|known| known.instances.keys());
+        ids.filter(|id| !records.contains_key(*id))
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn set_provider(
+        &mut self,
+        interface: &str,
+        hash: ContentHash,
+        name: Option<&str>,
+        interner: &mut Interner,
+    ) -> Option<Origin> {
+        let interface = interner.string(&decode(interface));
+        let known = self.interfaces.entry(interface.clone()).or_default();
+        let options = &self.options;
+        let touched = set(
+            &mut known.providers,
+            hash,
+            name,
+            |name| match ProviderUrl::parse(name) {
+                Ok(url) => Provider::is_one(&url)
+                    .then(|| Node::Provider(Provider::new(&url, options, interner))),
+                Err(why) => Some(Node::Unreadable(
+                    format!("not a provider URL: {why}").into(),
+                )),
+            },
+        );
+        self.tidy(&interface);
+        touched.then_some(Origin::Interface(interface))
+    }
+
+    pub(super) fn set_override(
+        &mut self,
+        interface: &str,
+        hash: ContentHash,
+        name: Option<&str>,
+        interner: &mut Interner,
+    ) -> Option<Origin> {
+        let interface = interner.string(&decode(interface));
+        let known = self.interfaces.entry(interface.clone()).or_default();
+        let touched = set(&mut known.overrides, hash, name, |name| {
+            let url = ProviderUrl::parse(name)
+                .inspect_err(|why| tracing::warn!(%interface, %why, "not a configurator"))
+                .ok()?;
+            Rule::of_url(&url, &interface, hash.0)
+        });
+        self.tidy(&interface);
+        touched.then_some(Origin::Interface(interface))
+    }
+
+    pub(super) fn set_rule(&mut self, key: &Arc<str>, data: Option<&[u8]>) -> Effect {
+        let parsed = data
+            .map(|data| rules::parse_document(key, data))
+            .transpose();
+        let rules = parsed
+            .inspect_err(
+                |why| tracing::warn!(%key, %why, "a rule cannot be read and has no effect"),
+            )
+            .unwrap_or_default()
+            .unwrap_or_default();
+        let subject = subject(key);
+        let of_application = |rules: &[Rule]| {
+            rules
+                .iter()
+                .any(|rule| rule.order.level == Level::Application)
+        };
+        let wide = of_application(&rules);
+        let known = self.rules.entry(subject.into()).or_default();
+        let before = if rules.is_empty() {
+            known.remove(key)
+        } else {
+            known.insert(key.clone(), rules)
+        };
+        if known.is_empty() {
+            self.rules.remove(subject);
+        }
+        let before = before.unwrap_or_default();
+        let mut touched = vec![Origin::Interface(subject.into())];
+        if wide || of_application(&before) {
+            touched.extend(self.provided_by(subject));
+        }
+        Effect::touching(touched)
+    }
+
+    /// The interfaces that an application provides. Walks over all of them: rules for
+    /// applications hardly ever change, and this takes less than a millisecond for 20,000
+    /// providers.
+    fn provided_by(&self, application: &str) -> Vec<Origin> {
+        let provides =
+            |interface: &Interface| {
+                interface.applications.contains(application)
+                || interface.revisions.iter().any(|(name, _)| **name == *application)
+                || interface.providers.iter().any(|(_, node)| {
+                    matches!(node, Node::Provider(p) if *p.application == *application)
+                })
+            };
+        self.interfaces
+            .iter()
+            .filter(|(_, interface)| provides(interface))
+            .map(|(name, _)| Origin::Interface(name.clone()))
+            .collect()
+    }
+
+    pub(super) fn set_mapping(
+        &mut self,
+        interface: &str,
+        data: Option<&[u8]>,
+        interner: &mut Interner,
+    ) -> Effect {
+        let interface = interner.string(&decode(interface));
+        let names = String::from_utf8_lossy(data.unwrap_or_default());
+        let names: BTreeSet<Arc<str>> = names
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(|name| interner.string(name))
+            .collect();
+        let known = self.interfaces.entry(interface.clone()).or_default();
+        let before = std::mem::replace(&mut known.applications, names.clone());
+        if before == names {
+            self.tidy(&interface);
+            return Effect::default();
+        }
+        let mut effect = Effect::touching(vec![Origin::Interface(interface.clone())]);
+        for gone in before.difference(&names) {
+            if let Some(application) = self.applications.get_mut(gone) {
+                application.interfaces.remove(&interface);
+            }
+            self.tidy_application(gone);
+        }
+        for new in names.difference(&before) {
+            let application = self.applications.entry(new.clone()).or_default();
+            application.interfaces.insert(interface.clone());
+            let local = |record: &Record| matches!(record.metadata_in, Storage::Local(_));
+            if application.records().any(local) {
+                effect.wanted.push(definitions(&interface));
+            }
+        }
+        self.tidy(&interface);
+        effect
+    }
+
+    pub(super) fn set_definition(
+        &mut self,
+        interface: &str,
+        variant: Variant,
+        application: &str,
+        data: Option<&[u8]>,
+        interner: &mut Interner,
+    ) -> Effect {
+        let interface = interner.string(&decode(interface));
+        let application = interner.string(application);
+        let exported = data.and_then(|data| {
+            Exported::of_definition(data, &self.options)
+                .inspect_err(|error| {
+                    tracing::warn!(%interface, %application, %error, "a definition cannot be read");
+                })
+                .ok()
+                .flatten()
+        });
+        let known = self.interfaces.entry(interface.clone()).or_default();
+        let key = (application, variant);
+        let same = known.definitions.get(&key) == exported.as_ref();
+        match exported {
+            Some(exported) => known.definitions.insert(key, exported),
+            None => known.definitions.remove(&key),
+        };
+        self.tidy(&interface);
+        let touched = (!same).then_some(Origin::Interface(interface));
+        Effect::touching(touched.into_iter().collect())
+    }
+
+    pub(super) fn set_revision(
+        &mut self,
+        application: &str,
+        revision: &str,
+        data: Option<&[u8]>,
+        interner: &mut Interner,
+    ) -> Effect {
+        let application = interner.string(application);
+        let revision = interner.string(revision);
+        let exported = data.and_then(|data| {
+            Exported::of_revision(data, &self.options)
+                .inspect_err(|error| {
+                    tracing::debug!(%application, %revision, %error, "not a revision's metadata");
+                })
+                .ok()
+        });
+        let exported = exported.map(|list| {
+            let intern = |(name, exported): (String, _)| (interner.string(&name), exported);
+            list.into_iter().map(intern).collect::<Vec<_>>()
+        });
+        Effect::touching(self.replace_revision(&application, &revision, exported))
+    }
+
+    /// Returns the interfaces that the revision named, and those that it names now.
+    fn replace_revision(
+        &mut self,
+        application: &Arc<str>,
+        revision: &Arc<str>,
+        exported: Option<Vec<(Arc<str>, Exported)>>,
+    ) -> Vec<Origin> {
+        let names = |list: &[(Arc<str>, Exported)]| -> BTreeSet<Arc<str>> {
+            list.iter().map(|(name, _)| name.clone()).collect()
+        };
+        let now = names(exported.as_deref().unwrap_or_default());
+        let known = self.applications.entry(application.clone()).or_default();
+        let before = match exported {
+            Some(exported) => known.revisions.insert(revision.clone(), exported),
+            None => known.revisions.remove(revision),
+        };
+        let before = names(&before.unwrap_or_default());
+        let pair = (application.clone(), revision.clone());
+        for gone in before.difference(&now) {
+            if let Some(interface) = self.interfaces.get_mut(gone) {
+                interface.revisions.remove(&pair);
+            }
+            self.tidy(gone);
+        }
+        for new in now.difference(&before) {
+            let interface = self.interfaces.entry(new.clone()).or_default();
+            interface.revisions.insert(pair.clone());
+        }
+        self.tidy_application(application);
+        before.union(&now).cloned().map(Origin::Interface).collect()
+    }
+
+    pub(super) fn set_instance(
+        &mut self,
+        application: &str,
+        id: &Arc<str>,
+        data: Option<&[u8]>,
+        interner: &mut Interner,
+    ) -> Effect {
+        let application = interner.string(application);
+        let record = data.map(|data| {
+            Record::parse(data, &self.options)
+                .map_err(|why| format!("not an instance's record: {why}").into())
+        });
+        let known = self.applications.entry(application.clone()).or_default();
+        if known.instances.get(id) == record.as_ref() {
+            self.tidy_application(&application);
+            return Effect::default();
+        }
+        let storage = |record: Option<&Result<Record, Arc<str>>>| {
+            Some(record?.as_ref().ok()?.metadata_in.clone())
+        };
+        let now = storage(record.as_ref());
+        let wanted = now.as_ref().filter(|now| !known.has(now)).cloned();
+        let before = match record {
+            Some(record) => known.instances.insert(id.clone(), record),
+            None => known.instances.remove(id),
+        };
+        let before = storage(before.as_ref());
+        let mut touched = vec![Origin::Application(application.clone())];
+        for storage in [&before, &now].into_iter().flatten() {
+            touched.extend(
+                known
+                    .interfaces_of(storage)
+                    .into_iter()
+                    .map(Origin::Interface),
+            );
+        }
+        let wanted = wanted.map(|storage| known.wanted(&application, &storage));
+        // Nobody needs what the last instance of a revision named: it is gone with it.
+        if let Some(Storage::Remote(revision)) = &before
+            && !known.has(&Storage::Remote(revision.clone()))
+        {
+            self.replace_revision(&application, revision, None);
+        }
+        self.tidy_application(&application);
+        Effect {
+            touched,
+            wanted: wanted.unwrap_or_default(),
+        }
+    }
+
+    fn tidy(&mut self, interface: &str) {
+        if self
+            .interfaces
+            .get(interface)
+            .is_some_and(Interface::is_empty)
+        {
+            self.interfaces.remove(interface);
+        }
+    }
+
+    fn tidy_application(&mut self, application: &str) {
+        let known = self.applications.get(application);
+        if known.is_some_and(Application::is_empty) {
+            self.applications.remove(application);
+        }
+    }
+
+    /// Everything that may make services, in a fixed order.
+    pub(super) fn origins(&self) -> BTreeSet<Origin> {
+        let interfaces = self.interfaces.keys().cloned().map(Origin::Interface);
+        let applications = self.applications.keys().cloned().map(Origin::Application);
+        interfaces.chain(applications).collect()
+    }
+
+    /// The services of an origin that have instances.
+    pub(super) fn services(&self, origin: &Origin, interner: &mut Interner) -> Vec<Service> {
+        let mut services = match origin {
+            Origin::Interface(name) => self.interface(name, interner),
+            Origin::Application(name) => self.application(name, interner).into_iter().collect(),
+        };
+        services.retain(|service| !service.instances.is_empty());
+        services
+    }
+
+    fn interface(&self, name: &Arc<str>, interner: &mut Interner) -> Vec<Service> {
+        let Some(known) = self.interfaces.get(name) else {
+            return Vec::new();
+        };
+        let mut seen = Vec::new();
+        let mut unreadable = Vec::new();
+        for (hash, node) in &known.providers {
+            match node {
+                Node::Provider(provider) => seen.push(Seen {
+                    provider: Cow::Borrowed(provider),
+                    of_interface: true,
+                }),
+                Node::Unreadable(why) => unreadable.push(Unreadable {
+                    id: format!("unreadable/{hash}").into(),
+                    why: why.clone(),
+                }),
+            }
+        }
+        seen.extend(self.by_application(name, known, interner));
+        let rules = self.rules(name, known, &seen);
+        mapping::interface(name, &seen, &unreadable, &rules, &self.options, interner)
+    }
+
+    /// The instances of applications that provide an interface.
+    fn by_application(
+        &self,
+        name: &Arc<str>,
+        known: &Interface,
+        interner: &mut Interner,
+    ) -> Vec<Seen<'static>> {
+        let mut providers = Vec::new();
+        for ((application, _), exported) in &known.definitions {
+            if !known.applications.contains(application) {
+                continue;
+            }
+            for record in self.records(application) {
+                if matches!(record.metadata_in, Storage::Local(_)) {
+                    providers.extend(record.providers_of(
+                        exported,
+                        application,
+                        &self.options,
+                        interner,
+                    ));
+                }
+            }
+        }
+        for (application, revision) in &known.revisions {
+            let exported = self.exported(application, revision, name);
+            for record in self.records(application) {
+                if record.metadata_in == Storage::Remote(revision.clone()) {
+                    providers.extend(exported.clone().flat_map(|exported| {
+                        record.providers_of(exported, application, &self.options, interner)
+                    }));
+                }
+            }
+        }
+        providers
+            .into_iter()
+            .map(|provider| Seen {
+                provider: Cow::Owned(provider),
+                of_interface: false,
+            })
+            .collect()
+    }
+
+    fn records(&self, application: &str) -> impl Iterator<Item = &Record> {
+        let known = self.applications.get(application);
+        known.into_iter().flat_map(Application::records)
+    }
+
+    /// What a revision says of an interface.
+    fn exported<'a>(
+        &'a self,
+        application: &str,
+        revision: &str,
+        interface: &'a str,
+    ) -> impl Iterator<Item = &'a Exported> + Clone + use<'a> {
+        let application = self.applications.get(application);
+        let list = application.and_then(|known| known.revisions.get(revision));
+        list.into_iter()
+            .flatten()
+            .filter(move |(name, _)| **name == *interface)
+            .map(|(_, exported)| exported)
+    }
+
+    /// The rules that may concern providers of an interface, in their order.
+    fn rules<'a>(
+        &'a self,
+        interface: &str,
+        known: &'a Interface,
+        seen: &[Seen<'_>],
+    ) -> Vec<&'a Rule> {
+        let applications = seen.iter().map(|seen| &*seen.provider.application);
+        let subjects: BTreeSet<&str> = applications.chain([interface]).collect();
+        let documents = subjects
+            .iter()
+            .filter_map(|subject| self.rules.get(*subject))
+            .flat_map(BTreeMap::values)
+            .flatten();
+        let overrides = known.overrides.iter().map(|(_, rule)| rule);
+        let mut rules: Vec<&Rule> = overrides.chain(documents).collect();
+        rules.sort_by(|a, b| a.order.cmp(&b.order));
+        rules
+    }
+
+    fn application(&self, name: &Arc<str>, interner: &mut Interner) -> Option<Service> {
+        let known = self.applications.get(name)?;
+        let mut instances = Vec::new();
+        let mut unreadable = Vec::new();
+        for (id, record) in &known.instances {
+            match record {
+                Ok(record) => {
+                    let providers = record.providers(name, &self.options, interner);
+                    instances.push((id.clone(), providers));
+                }
+                Err(why) => unreadable.push(Unreadable {
+                    id: id.clone(),
+                    why: why.clone(),
+                }),
+            }
+        }
+        Some(mapping::application(
+            name,
+            &instances,
+            &unreadable,
+            &self.options,
+            interner,
+        ))
+    }
+}
+
+impl Application {
+    /// What to read for instances with this metadata, which are the first ones.
+    fn wanted(&self, name: &Arc<str>, storage: &Storage) -> Vec<Place> {
+        match storage {
+            Storage::Local(_) => self.interfaces.iter().map(definitions).collect(),
+            Storage::Remote(revision) if self.revisions.contains_key(revision) => Vec::new(),
+            Storage::Remote(revision) => vec![Place::Revision {
+                application: name.clone(),
+                revision: revision.clone(),
+            }],
+        }
+    }
+}
+
+/// Sets or removes an element of a sorted list; `make` may refuse it. Returns whether it changed.
+fn set<T>(
+    list: &mut Vec<(ContentHash, T)>,
+    hash: ContentHash,
+    name: Option<&str>,
+    make: impl FnOnce(&str) -> Option<T>,
+) -> bool {
+    match (list.binary_search_by_key(&hash, |(hash, _)| *hash), name) {
+        (Ok(index), None) => {
+            list.remove(index);
+            true
+        }
+        (Err(index), Some(name)) => match make(name) {
+            Some(item) => {
+                list.insert(index, (hash, item));
+                true
+            }
+            None => false,
+        },
+        // Same name, same thing.
+        (Ok(_), Some(_)) | (Err(_), None) => false,
+    }
+}
+
+/// The interface or the application that a rule's key is about.
+fn subject(key: &str) -> &str {
+    key.split_once(':').map_or(key, |(subject, _)| subject)
+}
+
+/// Java writes the names of nested classes with a `$`, which Dubbo encodes in these paths.
+fn definitions(interface: &Arc<str>) -> Place {
+    Place::Definitions {
+        interface: interface.replace('$', "%24").into(),
+    }
+}
