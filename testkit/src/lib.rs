@@ -17,6 +17,7 @@
 
 pub mod consul;
 mod disk;
+pub mod dubbo;
 pub mod envoy;
 pub mod eventually;
 pub mod fault;
@@ -25,6 +26,7 @@ mod home;
 pub mod istiod;
 mod java;
 pub mod kubernetes;
+pub mod netns;
 pub mod pki;
 pub mod ports;
 pub mod process;
@@ -37,6 +39,7 @@ pub mod zookeeper;
 
 pub use consul::Consul;
 pub use disk::SmallDisk;
+pub use dubbo::Dubbo;
 pub use envoy::{Envoy, EnvoyOptions};
 pub use eventually::eventually;
 pub use fault::{Fault, HttpFault, Moment, On, Reply};

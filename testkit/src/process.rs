@@ -146,6 +146,27 @@ impl Process {
         Ok(())
     }
 
+    /// SIGTERM: the process may end by itself. See [`ended`](Self::ended).
+    pub(crate) fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Waits until the process has ended.
+    ///
+    /// # Errors
+    /// When it runs on for longer than `limit`, with the end of its log.
+    pub(crate) async fn ended(&self, limit: Duration) -> Result<()> {
+        let gone = poll(limit, async || self.exited().is_some());
+        match gone.await {
+            Ok(()) => Ok(()),
+            Err(_) => bail!(
+                "{} runs on after {limit:?}; {}",
+                self.spec.name,
+                self.log_tail()
+            ),
+        }
+    }
+
     /// Starts the same command again; kills the process first if it runs.
     pub fn restart(&self) -> Result<()> {
         self.kill()?;

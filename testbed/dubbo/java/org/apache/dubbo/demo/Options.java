@@ -1,0 +1,56 @@
+package org.apache.dubbo.demo;
+
+import java.util.HashMap;
+import java.util.Map;
+
+import org.apache.dubbo.config.ApplicationConfig;
+import org.apache.dubbo.config.RegistryConfig;
+
+/** Arguments of the form NAME=VALUE, and what both programs make of them. */
+final class Options {
+    private static final String PARAMETER = "parameter.";
+
+    private final Map<String, String> values = new HashMap<>();
+
+    Options(String[] arguments) {
+        for (String argument : arguments) {
+            int end = argument.indexOf('=');
+            values.put(argument.substring(0, end), argument.substring(end + 1));
+        }
+    }
+
+    /** The value, or null. */
+    String get(String name) {
+        return values.get(name);
+    }
+
+    String get(String name, String otherwise) {
+        return values.getOrDefault(name, otherwise);
+    }
+
+    /** What is given as parameter.NAME=VALUE. */
+    Map<String, String> parameters() {
+        Map<String, String> found = new HashMap<>();
+        values.forEach((name, value) -> {
+            if (name.startsWith(PARAMETER)) {
+                found.put(name.substring(PARAMETER.length()), value);
+            }
+        });
+        return found;
+    }
+
+    ApplicationConfig application(String otherwise) {
+        ApplicationConfig application = new ApplicationConfig(get("application", otherwise));
+        // Else each program opens port 22222.
+        application.setQosEnable(false);
+        if (get("metadata-type") != null) {
+            application.setMetadataType(get("metadata-type"));
+        }
+        return application;
+    }
+
+    /** None at all if there is no address: consumers may call an address directly. */
+    RegistryConfig registry() {
+        return new RegistryConfig(get("registry", RegistryConfig.NO_AVAILABLE));
+    }
+}
