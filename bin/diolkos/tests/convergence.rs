@@ -1,23 +1,25 @@
 //! Whatever happens between a registry and the mesh: when the trouble is over, the mesh holds exactly what the
 //! registry's state gives, and no endpoint of a live instance was ever taken away.
 //!
-//! Random sequences of changes in a real Consul, of faults on the way from it and on the way to a real API server or
-//! a directory, and of restarts. Each runs in this process, and several run at once; they share the servers, but
+//! Random sequences of changes in a real registry, of faults on the way from it and on the way to a real API server
+//! or a directory, and of restarts. Each runs in this process, and several run at once; they share the servers, but
 //! no names. What has happened is judged without the bridge: all that has ended in the registry is counted before
-//! Consul is told, and all that vanishes from the mesh is counted by a watch of its own, or after every write to
-//! the directory. Nothing may vanish more often than it has ended.
+//! the registry is told, and all that vanishes from the mesh is counted by a watch of its own, or after every write
+//! to the directory. Nothing may vanish more often than it has ended.
 //!
 //! What is drawn depends on a seed alone, what it leads to also on time. A sequence that fails is made as small as
 //! it can be made within a few minutes, and printed with its seed.
 //!
-//! - `DIOLKOS_SEQUENCES`: how many (200).
+//! - `DIOLKOS_SEQUENCES`: how many of each registry (its own number, see the tests).
 //! - `DIOLKOS_SEED`: the seed of the first (1); the others follow it. `DIOLKOS_SEED=$(date +%s)` draws others.
-//! - `DIOLKOS_PARALLEL`: how many run at once (32).
+//! - `DIOLKOS_PARALLEL`: how many of each registry run at once (32).
 
 #![allow(clippy::print_stderr)] // how long it took, and what it found, for whoever runs it
 
 #[path = "convergence/bridge.rs"]
 mod bridge;
+#[path = "convergence/consul.rs"]
+mod consul;
 #[path = "convergence/mesh.rs"]
 mod mesh;
 #[path = "convergence/play.rs"]
@@ -26,6 +28,10 @@ mod play;
 mod registry;
 #[path = "convergence/sequence.rs"]
 mod sequence;
+#[path = "convergence/troubles.rs"]
+mod troubles;
+#[path = "convergence/truth.rs"]
+mod truth;
 
 use std::{
     env,
@@ -37,10 +43,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use diolkos_testkit::{Consul, Kubernetes};
+use consul::Consul;
+use diolkos_testkit::Kubernetes;
 use mesh::Watches;
 use play::{Servers, Tally, play};
 use proptest::strategy::ValueTree;
+use registry::Registry;
 use sequence::Sequence;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -60,9 +68,9 @@ fn setting(name: &str, default: u64) -> Result<u64> {
 }
 
 /// A sequence that fails, and how.
-struct Failure {
+struct Failure<S> {
     seed: u64,
-    sequence: Sequence,
+    sequence: Sequence<S>,
     report: String,
 }
 
@@ -72,25 +80,31 @@ fn has_kubernetes(seed: u64) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_mesh_converges_and_nothing_that_lives_is_ever_removed() -> Result<()> {
-    // The same each time, so that who changes something meets what they changed, and not somebody else's luck.
-    let first = setting("DIOLKOS_SEED", 1)?;
-    let count = setting("DIOLKOS_SEQUENCES", 200)?;
-    let parallel = setting("DIOLKOS_PARALLEL", 32)?;
     // All sequences are one client to it.
     let limits = json!({"limits": {"http_max_conns_per_client": 10_000}});
-    let consul = Consul::builder().config(limits);
-    let (consul, kubernetes) = tokio::try_join!(
-        consul.start(),
-        Kubernetes::builder().without_controller_manager().start()
-    )?;
+    let server = diolkos_testkit::Consul::builder().config(limits);
+    converges::<Consul>(server.start(), 200).await
+}
+
+/// Plays sequences with a registry, this many if not told otherwise.
+async fn converges<R: Registry>(
+    start: impl Future<Output = Result<R::Servers>>,
+    count: u64,
+) -> Result<()> {
+    // The same each time, so that who changes something meets what they changed, and not somebody else's luck.
+    let first = setting("DIOLKOS_SEED", 1)?;
+    let count = setting("DIOLKOS_SEQUENCES", count)?;
+    let parallel = setting("DIOLKOS_PARALLEL", 32)?;
+    let kubernetes = Kubernetes::builder().without_controller_manager();
+    let (registry, kubernetes) = tokio::try_join!(start, kubernetes.start())?;
     kubernetes.install_istio_crds().await?;
     let namespace = ["create", "namespace", diolkos_api::DEFAULT_NAMESPACE];
     kubernetes.kubectl(&namespace).await?;
     let door = kubernetes.fault_proxy().await?;
     let watches = Watches::default();
     watches.start(&door);
-    let servers = Arc::new(Servers {
-        consul: Arc::new(consul),
+    let servers = Arc::new(Servers::<R> {
+        registry: Arc::new(registry),
         kubernetes,
         watches,
         count: AtomicUsize::new(0),
@@ -122,11 +136,11 @@ fn something_happened(tally: &Tally, sequences: u64) -> Result<()> {
 }
 
 /// Plays the sequences of all seeds, up to the first failure.
-async fn all(
-    servers: &Arc<Servers>,
+async fn all<R: Registry>(
+    servers: &Arc<Servers<R>>,
     mut seeds: impl Iterator<Item = u64>,
     parallel: u64,
-) -> Result<Option<Failure>> {
+) -> Result<Option<Failure<R::Step>>> {
     let began = Instant::now();
     let mut running = JoinSet::new();
     let mut played = 0;
@@ -134,7 +148,7 @@ async fn all(
         while (running.len() as u64) < parallel
             && let Some(seed) = seeds.next()
         {
-            let (servers, sequence) = (servers.clone(), Sequence::draw(seed).current());
+            let (servers, sequence) = (servers.clone(), Sequence::draw(seed, R::steps()).current());
             running.spawn(async move {
                 let result = play(&servers, &sequence, has_kubernetes(seed)).await;
                 result.map_err(|report| Failure {
@@ -154,7 +168,8 @@ async fn all(
     }
     ensure!(played > 0, "no sequence was played");
     eprintln!(
-        "{played} sequences in {:.0} s",
+        "{played} sequences of {} in {:.0} s",
+        R::FIELD,
         began.elapsed().as_secs_f32()
     );
     Ok(None)
@@ -162,9 +177,9 @@ async fn all(
 
 /// Makes a sequence smaller as long as it fails and there is time. What was tried and did not fail may fail at
 /// another time: what is left is small, not smallest.
-async fn shrink(servers: &Arc<Servers>, seed: u64) -> String {
+async fn shrink<R: Registry>(servers: &Arc<Servers<R>>, seed: u64) -> String {
     let end = Instant::now() + SHRINK;
-    let mut tree = Sequence::draw(seed);
+    let mut tree = Sequence::draw(seed, R::steps());
     let mut smallest = None;
     let mut smaller = tree.simplify();
     while smaller && Instant::now() < end {
@@ -184,7 +199,11 @@ async fn shrink(servers: &Arc<Servers>, seed: u64) -> String {
 }
 
 /// How a sequence fails, if it does in one of some tries at once.
-async fn fails(servers: &Arc<Servers>, sequence: &Sequence, kubernetes: bool) -> Option<String> {
+async fn fails<R: Registry>(
+    servers: &Arc<Servers<R>>,
+    sequence: &Sequence<R::Step>,
+    kubernetes: bool,
+) -> Option<String> {
     let mut tries = JoinSet::new();
     for _ in 0..TRIES {
         let (servers, sequence) = (servers.clone(), sequence.clone());

@@ -9,14 +9,14 @@ use diolkos_sink_api::{Driving, Ledger, Pace, Sink, drive};
 use diolkos_sink_directory::DirectorySink;
 use diolkos_sink_kubernetes::KubernetesSink;
 use diolkos_source_api::{EventSender, HealthReporter, SourceCx, supervise};
-use diolkos_source_consul::{Config, Consul};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     mesh::SharedMesh,
-    registry::lock,
+    registry::{Registry, Way},
     sequence::{Ending, Sequence},
+    truth::lock,
 };
 
 /// Reaction times, scaled down. The guard still waits for longer than any lie of a sequence lasts.
@@ -33,9 +33,6 @@ const PACE: Pace = Pace {
     retry: Duration::from_millis(50),
     slowest: Duration::from_millis(500),
 };
-/// How often the source compares everything with an inventory, though nothing changes.
-const COMPARE: Duration = Duration::from_secs(2);
-
 /// Where objects go.
 #[derive(Clone)]
 pub(crate) enum Target {
@@ -43,21 +40,35 @@ pub(crate) enum Target {
     Kubernetes(diolkos_kube_ext::Client),
 }
 
+/// Starts a source, that reaches the registry through all that breaks.
+type Start = dyn Fn(SourceCx) -> JoinHandle<()> + Send + Sync;
+
 /// What outlives a process.
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) registry: CheckedRegistry,
-    /// Of the services to read.
-    pub(crate) prefix: String,
-    /// Of the proxies before Consul.
-    pub(crate) consul: String,
+    pub(crate) start: Arc<Start>,
     pub(crate) target: Target,
     pub(crate) mesh: SharedMesh,
 }
 
 impl Settings {
+    /// How the registry's source is started.
+    pub(crate) fn start<R: Registry>(registry: &R, name: &Arc<str>) -> Arc<Start> {
+        let (name, config) = (name.clone(), registry.config(name.clone(), Way::Troubled));
+        Arc::new(move |cx| {
+            let (name, source) = (name.clone(), R::source(config.clone()));
+            tokio::spawn(async move {
+                supervise(&name, source, cx).await;
+            })
+        })
+    }
+
     /// The checked form of a document.
-    pub(crate) fn registry(name: &str, sequence: &Sequence) -> Result<CheckedRegistry> {
+    pub(crate) fn registry<R: Registry>(
+        name: &str,
+        sequence: &Sequence<R::Step>,
+    ) -> Result<CheckedRegistry> {
         let endpoints = if sequence.inline {
             "Inline"
         } else {
@@ -65,7 +76,8 @@ impl Settings {
         };
         let document = format!(
             "{{apiVersion: diolkos.io/v1alpha1, kind: Registry, metadata: {{name: {name}}}, spec: {{\
-              consul: {{addresses: ['http://127.0.0.1:1']}}, export: {{endpoints: {endpoints}}}}}}}"
+              {}, export: {{endpoints: {endpoints}}}}}}}",
+            R::FIELD
         );
         let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
         std::fs::write(file.path(), document)?;
@@ -181,21 +193,12 @@ fn start_source(
     cancel: CancellationToken,
 ) -> JoinHandle<()> {
     let name = settings.registry.policy.registry.clone();
-    let prefix = settings.prefix.clone();
-    let config = Config {
-        select: Arc::new(move |name, _| name.starts_with(&prefix)),
-        wait: COMPARE,
-        ..Config::new(name.clone(), vec![settings.consul.clone()])
-    };
     let (health, _watch) = HealthReporter::new();
-    let cx = SourceCx {
-        events: EventSender::new(name.clone(), engine.events.clone()),
+    (settings.start)(SourceCx {
+        events: EventSender::new(name, engine.events.clone()),
         health,
         resync,
         cancel,
-    };
-    tokio::spawn(async move {
-        supervise(&name, Consul::new(config), cx).await;
     })
 }
 

@@ -14,7 +14,7 @@ use diolkos_testkit::HttpFault;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::registry::{SharedEnds, lock};
+use crate::truth::{SharedEnds, lock};
 
 /// Objects by kind, namespace and name: their labels and what they say.
 pub(crate) type Objects = BTreeMap<String, Value>;
@@ -119,9 +119,8 @@ impl Mesh {
             self.removed(address, count);
         }
         if let (Some(host), true, false) = (host, was, is) {
-            let service = host.strip_suffix(".service.consul").unwrap_or(&host);
-            let count = ends.services.get(service).copied().unwrap_or_default();
-            self.removed(service, count);
+            let count = ends.services.get(&host).copied().unwrap_or_default();
+            self.removed(&host, count);
         }
     }
 

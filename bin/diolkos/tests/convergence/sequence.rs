@@ -1,4 +1,4 @@
-//! What a sequence is made of, and how one is drawn from a seed and made smaller.
+//! What a sequence is made of, whatever the registry, and how one is drawn from a seed and made smaller.
 
 use std::{fmt, time::Duration};
 
@@ -18,38 +18,22 @@ pub(crate) type Place = (u8, u8);
 
 /// A run of the bridge, from its settings to the last change.
 #[derive(Clone, Debug)]
-pub(crate) struct Sequence {
+pub(crate) struct Sequence<S> {
     /// Endpoints inside of the service entries, instead of as objects of their own.
     pub(crate) inline: bool,
     /// How long a service without endpoints stays.
     pub(crate) grace: Duration,
     /// What happens, with the pause after each.
-    pub(crate) steps: Vec<(Step, Duration)>,
+    pub(crate) steps: Vec<(Step<S>, Duration)>,
 }
 
-/// One thing that happens.
+/// One thing that happens. `S` is what can happen in a registry and on the way to it.
 #[derive(Clone, Debug)]
-pub(crate) enum Step {
-    /// An instance comes, or changes.
-    Register(Place, Shape),
-    /// An instance goes.
-    Deregister(Place),
-    /// All instances of a service go.
-    DeregisterService(u8),
-    /// A check of an instance changes.
-    Check(Place, Status),
-    /// An instance goes into maintenance or comes out of it.
-    Maintenance(Place, bool),
-    /// The way to the registry is broken for some time.
-    Registry(Trouble, Asked, Duration),
+pub(crate) enum Step<S> {
+    /// Something of the registry.
+    Registry(S),
     /// The way to the API server is broken for some time. Nothing where the sink is a directory.
     Api(Trouble, Asked, Duration),
-    /// The registry says for a moment that a service has no instances.
-    Nothing(u8),
-    /// The registry says for a moment that there are no services, and that those with several instances have none.
-    NothingAtAll,
-    /// The registry tells an instance's coming or change late: with the answers of before.
-    Old(Place, Shape, Duration),
     /// The process ends and another one begins.
     Restart(Ending),
 }
@@ -62,23 +46,13 @@ pub(crate) struct Shape {
     pub(crate) weight: u8,
 }
 
-/// What a check says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    Passing,
-    Warning,
-    Critical,
-}
-
-impl Status {
-    /// As Consul writes it.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Passing => "passing",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
-    }
+impl Shape {
+    /// Of the instances that there are from the beginning.
+    pub(crate) const FIRST: Self = Self {
+        port: 8080,
+        version: 1,
+        weight: 1,
+    };
 }
 
 /// What happens on the wire.
@@ -123,11 +97,11 @@ pub(crate) enum Ending {
     Killed,
 }
 
-impl Sequence {
-    /// How sequences are drawn.
-    fn strategy() -> impl Strategy<Value = Self> {
+impl<S: Clone + fmt::Debug + 'static> Sequence<S> {
+    /// How sequences of such steps are drawn.
+    fn strategy(step: BoxedStrategy<Step<S>>) -> impl Strategy<Value = Self> {
         let grace = prop_oneof![Just(0), Just(200)].prop_map(Duration::from_millis);
-        let steps = prop::collection::vec((step(), millis(0..250)), 8..24);
+        let steps = prop::collection::vec((step, millis(0..250)), 8..24);
         (any::<bool>(), grace, steps).prop_map(|(inline, grace, steps)| Self {
             inline,
             grace,
@@ -136,18 +110,18 @@ impl Sequence {
     }
 
     /// The sequence of a seed, with the way to smaller ones.
-    pub(crate) fn draw(seed: u64) -> impl ValueTree<Value = Self> {
+    pub(crate) fn draw(seed: u64, step: BoxedStrategy<Step<S>>) -> impl ValueTree<Value = Self> {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-        Self::strategy()
+        Self::strategy(step)
             .new_tree(&mut runner)
             .expect("nothing is filtered out")
     }
 }
 
-impl fmt::Display for Sequence {
+impl<S: fmt::Debug> fmt::Display for Sequence<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "inline: {}, grace: {:?}", self.inline, self.grace)?;
         for (step, pause) in &self.steps {
@@ -157,27 +131,21 @@ impl fmt::Display for Sequence {
     }
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        6 => (place(), shape()).prop_map(|(place, shape)| Step::Register(place, shape)),
-        5 => place().prop_map(Step::Deregister),
-        2 => (0..SERVICES).prop_map(Step::DeregisterService),
-        4 => (place(), status()).prop_map(|(place, status)| Step::Check(place, status)),
-        2 => (place(), any::<bool>()).prop_map(|(place, on)| Step::Maintenance(place, on)),
-        7 => broken(registry_trouble()).prop_map(|(t, asked, time)| Step::Registry(t, asked, time)),
-        5 => broken(api_trouble()).prop_map(|(t, asked, time)| Step::Api(t, asked, time)),
-        2 => (0..SERVICES).prop_map(Step::Nothing),
-        2 => Just(Step::NothingAtAll),
-        2 => (place(), shape(), millis(50..500)).prop_map(|(p, s, time)| Step::Old(p, s, time)),
-        2 => prop_oneof![Just(Ending::Orderly), Just(Ending::Killed)].prop_map(Step::Restart),
-    ]
+/// The way to the API server breaks.
+pub(crate) fn api<S: fmt::Debug>() -> impl Strategy<Value = Step<S>> {
+    broken(api_trouble()).prop_map(|(trouble, asked, time)| Step::Api(trouble, asked, time))
 }
 
-fn place() -> impl Strategy<Value = Place> {
+/// The process ends and another one begins.
+pub(crate) fn restart<S: fmt::Debug>() -> impl Strategy<Value = Step<S>> {
+    prop_oneof![Just(Ending::Orderly), Just(Ending::Killed)].prop_map(Step::Restart)
+}
+
+pub(crate) fn place() -> impl Strategy<Value = Place> {
     (0..SERVICES, 0..INSTANCES)
 }
 
-fn shape() -> impl Strategy<Value = Shape> {
+pub(crate) fn shape() -> impl Strategy<Value = Shape> {
     let port = prop_oneof![4 => Just(8080), 1 => Just(8081), 1 => Just(9090)];
     (port, 1..4_u8, 1..5_u8).prop_map(|(port, version, weight)| Shape {
         port,
@@ -186,19 +154,11 @@ fn shape() -> impl Strategy<Value = Shape> {
     })
 }
 
-fn status() -> impl Strategy<Value = Status> {
-    prop_oneof![
-        Just(Status::Passing),
-        Just(Status::Warning),
-        Just(Status::Critical)
-    ]
-}
-
-fn millis(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
+pub(crate) fn millis(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
     range.prop_map(Duration::from_millis)
 }
 
-fn broken(
+pub(crate) fn broken(
     trouble: impl Strategy<Value = Trouble>,
 ) -> impl Strategy<Value = (Trouble, Asked, Duration)> {
     let asked = prop_oneof![
@@ -208,19 +168,6 @@ fn broken(
         Just(Asked::Third),
     ];
     (trouble, asked, millis(50..1_000))
-}
-
-fn registry_trouble() -> impl Strategy<Value = Trouble> {
-    let status = prop_oneof![5 => Just(500), 5 => Just(503), 5 => Just(429), 1 => Just(403)];
-    prop_oneof![
-        2 => Just(Trouble::Cut),
-        1 => Just(Trouble::Refuse),
-        2 => Just(Trouble::Hang),
-        2 => millis(20..300).prop_map(Trouble::Slow),
-        3 => status.prop_map(Trouble::Status),
-        3 => (0..400_u16).prop_map(Trouble::Half),
-        1 => Just(Trouble::Reset),
-    ]
 }
 
 fn api_trouble() -> impl Strategy<Value = Trouble> {
