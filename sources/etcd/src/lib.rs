@@ -1,12 +1,46 @@
 //! etcd with Dubbo's layout as a source of services.
+//!
+//! What keys and values mean is `diolkos_source_dubbo`'s. How they are read and followed is
+//! described in `session`.
+//!
+//! # What is believed
+//!
+//! - Reads are linearizable: a member that has no quorum gives no answer, rather than an old one.
+//! - A snapshot is of one revision, and the watch begins with the next one: there is no gap. Where
+//!   the watch broke or its revision was compacted, everything is read anew; nothing is resumed.
+//! - A key is gone when etcd says so: deleted, or its lease ended. A broken watch says nothing.
+//! - Prefixes that the user may not read make [`Evidence::Partial`]; without the one that the rest
+//!   depends on, the user is [denied](SourceError::Denied).
 
 #![forbid(unsafe_code)]
 
-use std::{fmt, path::PathBuf, sync::Arc};
+mod client;
+mod connect;
+mod proto;
+mod scope;
+mod session;
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use diolkos_net::TlsConfig;
-use diolkos_source_api::{Epoch, Source, SourceCx, SourceError};
+#[cfg(doc)]
+use diolkos_source_api::Evidence;
+use diolkos_source_api::{Epoch, HealthReporter, Source, SourceCx, SourceError};
 use diolkos_source_dubbo::Options;
+
+use crate::{
+    client::{Client, Failure},
+    connect::Member,
+    proto::Header,
+    scope::Range,
+    session::{Reading, Session},
+};
+
+/// How often the watch and the right to read are tried. Also keeps the token: etcd forgets one that
+/// is not used for 5 minutes.
+const PULSE: Duration = Duration::from_secs(10);
+/// How long a member may take for the first answer before the next one is tried.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How an etcd is read.
 #[derive(Clone)]
@@ -48,18 +82,147 @@ impl fmt::Debug for Config {
 #[derive(Debug)]
 pub struct Etcd {
     config: Config,
+    pulse: Duration,
+    /// The member that answered last, by its place in the configuration.
+    member: usize,
+    /// The cluster that was read last, and its revision then.
+    last: Option<Header>,
 }
 
 impl Etcd {
     /// A source with these settings. Nothing is read or connected yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config }
+        Self {
+            config,
+            pulse: PULSE,
+            member: 0,
+            last: None,
+        }
+    }
+
+    /// Looks for signs of life so often. For tests: each one costs etcd an answer.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn pulse(mut self, pulse: Duration) -> Self {
+        self.pulse = pulse;
+        self
+    }
+
+    async fn connection(&mut self, epoch: Epoch, cx: &mut SourceCx) -> Result<(), SourceError> {
+        let Self {
+            config,
+            pulse,
+            member,
+            last,
+        } = self;
+        let ranges = scope::ranges(config);
+        let client = connect(config, &ranges, member, &cx.health).await?;
+        let session = Session {
+            config,
+            client: &client,
+            ranges: &ranges,
+            pulse: *pulse,
+            epoch,
+            events: cx.events.clone(),
+            health: cx.health.clone(),
+        };
+        loop {
+            // All requests so far are served by one snapshot.
+            while cx.resync.try_recv().is_ok() {}
+            let Reading {
+                mut catalog,
+                extent,
+            } = session.read().await?;
+            remember(last, &extent.header, client.member());
+            // Before the services are told: a slow listener is not to make the watch come too late.
+            let watch = session.watch(&extent).await?;
+            session.tell(&mut catalog, &extent).await?;
+            tokio::select! {
+                ended = session.follow(watch, &mut catalog, &extent) => ended?,
+                ended = session.probe(&extent) => ended?,
+                Some(()) = cx.resync.recv() => {}
+            }
+        }
     }
 }
 
 impl Source for Etcd {
-    async fn run(&mut self, _epoch: Epoch, _cx: &mut SourceCx) -> Result<(), SourceError> {
-        todo!("{:?}", self.config)
+    async fn run(&mut self, epoch: Epoch, cx: &mut SourceCx) -> Result<(), SourceError> {
+        let cancel = cx.cancel.clone();
+        tokio::select! {
+            ended = self.connection(epoch, cx) => ended,
+            () = cancel.cancelled() => Err(SourceError::Stopped),
+        }
     }
+}
+
+/// Connects to the first member that answers, beginning with the one that answered last.
+async fn connect(
+    config: &Config,
+    ranges: &[Range],
+    last: &mut usize,
+    health: &HealthReporter,
+) -> Result<Client, SourceError> {
+    let members = config.endpoints.iter().map(|text| Member::parse(text));
+    let members: Vec<Member> = members.collect::<Result<_, _>>()?;
+    let mut faults = Vec::new();
+    for offset in 0..members.len() {
+        let at = (*last + offset) % members.len();
+        match greet(config, ranges, &members[at], health).await {
+            Ok(client) => {
+                *last = at;
+                return Ok(client);
+            }
+            // Another member would say the same.
+            Err(error @ (SourceError::Config(_) | SourceError::Denied(_))) => return Err(error),
+            Err(error) => faults.push(error.to_string()),
+        }
+    }
+    Err(SourceError::Transport(faults.join("; ")))
+}
+
+/// Connects to a member and sees whether it has a quorum: one without is not to be read from.
+async fn greet(
+    config: &Config,
+    ranges: &[Range],
+    member: &Member,
+    health: &HealthReporter,
+) -> Result<Client, SourceError> {
+    let user = config.user.as_ref();
+    let client = Client::connect(member, &config.tls, user, health.clone(), ANSWER).await?;
+    let Some(first) = ranges.first() else {
+        return Err(SourceError::Config("there is nothing to read".into()));
+    };
+    match client.probe(first, ANSWER).await {
+        Ok(_) => {
+            health.syncing(format!("reading {member}"));
+            Ok(client)
+        }
+        Err(Failure::Forbidden) => Err(config.denied(first)),
+        Err(failure) => Err(client.lost_by(failure)),
+    }
+}
+
+/// Tells people when this is not the etcd that was read before, or not its newest state. It makes
+/// no difference to what is done: everything is read anew, and what is gone is held by the guard.
+fn remember(last: &mut Option<Header>, now: &Header, member: &str) {
+    if let Some(last) = last {
+        if last.cluster_id != now.cluster_id {
+            tracing::warn!(
+                member,
+                before = format!("{:x}", last.cluster_id),
+                now = format!("{:x}", now.cluster_id),
+                "this is another etcd cluster than before"
+            );
+        } else if now.revision < last.revision {
+            tracing::warn!(
+                member,
+                before = last.revision,
+                now = now.revision,
+                "the revision of etcd went back, was a backup restored?"
+            );
+        }
+    }
+    *last = Some(now.clone());
 }
