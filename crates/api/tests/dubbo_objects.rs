@@ -78,9 +78,9 @@ fn with_aeraki() -> Service {
     };
     let second = provider("10.0.0.2", 20881, &[("version", "v1")]);
     let meta = [
-        ("aeraki_meta_workload_selector", "orders"),
         ("dubboNamespace", "shop"),
         ("interface", INTERFACE),
+        ("workloadSelector", "orders"),
     ];
     service(&meta, vec![first, second])
 }
@@ -240,7 +240,7 @@ fn annotations_are_part_of_the_hash_and_absent_where_there_is_no_value() {
         let meta = [
             ("dubboHost", "a.b"),
             ("dubboNamespace", "dubbo"),
-            ("aeraki_meta_workload_selector", selector),
+            ("workloadSelector", selector),
         ];
         service.meta = Interner::new().labels(meta);
         let object = plan(&policy, &service).objects.remove(0);

@@ -15,6 +15,7 @@ use diolkos_model::{Instance, Port, Service};
 use crate::{
     PortNaming, PortPolicy, Reason,
     decision::{Decisions, Refused},
+    select,
 };
 
 /// Above this many registered ports clients dial one port instead: the ports are dynamic then.
@@ -299,7 +300,7 @@ fn protocol(policy: &PortPolicy, service: &Service, port: &Port) -> Option<Arc<s
         let fits_name = rule
             .services
             .as_ref()
-            .is_none_or(|globs| globs.is_match(&*service.key.name));
+            .is_none_or(|globs| globs.is_match(select::name(service)));
         fits_port && fits_name
     });
     let by_name = || {

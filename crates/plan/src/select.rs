@@ -8,9 +8,23 @@ use crate::{Matcher, Select};
 /// The key under which sources keep an instance's plain tags, joined by commas.
 pub(crate) const TAGS: &str = "tags";
 
+/// The name that globs are about: the service's. That of a variant of a Dubbo interface
+/// (`INTERFACE:VERSION`) is the interface's, as for the sources, which decide what to read by it.
+pub(crate) fn name(service: &Service) -> &str {
+    let name = &*service.key.name;
+    let interface = service.meta.iter().find(|(key, _)| &**key == "interface");
+    interface
+        .map(|(_, interface)| &**interface)
+        .filter(|interface| {
+            let variant = name.strip_prefix(interface);
+            variant.is_some_and(|variant| variant.starts_with(':'))
+        })
+        .unwrap_or(name)
+}
+
 /// Whether a service is carried over.
 pub(crate) fn service(select: &Select, service: &Service) -> Result<(), String> {
-    let name = &service.key.name;
+    let name = name(service);
     if let Some(include) = &select.include
         && !matches_service(include, service)
     {
@@ -51,7 +65,7 @@ pub(crate) fn instance(
 fn matches_service(matcher: &Matcher, service: &Service) -> bool {
     let fits =
         |globs: &Option<GlobSet>, text: &str| globs.as_ref().is_none_or(|g| g.is_match(text));
-    fits(&matcher.services, &service.key.name) && fits(&matcher.groups, &service.key.group)
+    fits(&matcher.services, name(service)) && fits(&matcher.groups, &service.key.group)
 }
 
 fn matches_instance(matcher: &Matcher, instance: &Instance) -> bool {
@@ -73,4 +87,27 @@ fn matches_instance(matcher: &Matcher, instance: &Instance) -> bool {
         .metadata
         .iter()
         .all(|(key, globs)| value(key).is_some_and(|value| globs.is_match(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use diolkos_model::Interner;
+
+    use crate::testing;
+
+    #[test]
+    fn variants_of_an_interface_have_its_name() {
+        for (key, meta, expected) in [
+            ("a.B:1.0", &[("interface", "a.B")][..], "a.B"),
+            ("a.B", &[("interface", "a.B")], "a.B"),
+            // What others call an interface says nothing of their name.
+            ("web", &[("interface", "eth0")], "web"),
+            ("web:1", &[], "web:1"),
+            ("eth01", &[("interface", "eth0")], "eth01"),
+        ] {
+            let mut service = testing::service(key, "");
+            service.meta = Interner::new().labels(meta.iter().copied());
+            assert_eq!(super::name(&service), expected, "{key} {meta:?}");
+        }
+    }
 }

@@ -99,7 +99,7 @@ impl Defaults {
             object_labels: texts([("manager", "aeraki"), ("registry", "dubbo2istio")]),
             object_annotations: texts([
                 ("interface", "interface"),
-                ("workloadSelector", "aeraki_meta_workload_selector"),
+                ("workloadSelector", "workloadSelector"),
             ]),
         }
     }
