@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use diolkos_engine::{Known, RegistryView, Why, explain};
+use diolkos_engine::{Known, PodsView, RegistryView, Why, explain};
 use diolkos_model::ServiceKey;
 use diolkos_plan::{Reason, Verdict};
 use diolkos_sink_api::{Ledger, Totals};
@@ -273,6 +273,7 @@ fn status(
     ];
     conditions.extend(ledger.map(|ledger| synced(registry, ledger, name, generation)));
     conditions.push(refused(registry));
+    conditions.extend(registry.pods.as_ref().map(pods_followed));
     RegistryStatus {
         name: name.to_owned(),
         phase: health.phase.as_str().to_owned(),
@@ -303,6 +304,21 @@ fn condition(kind: &str, status: bool, reason: &str, message: impl Into<String>)
         reason: reason.to_owned(),
         message: message.into(),
     }
+}
+
+/// Only where something is taken from Pods.
+fn pods_followed(pods: &PodsView) -> Condition {
+    let (reason, message) = match (&pods.trouble, pods.known) {
+        (None, true) => ("Followed", "the Pods of the cluster are known".to_owned()),
+        (Some(why), true) => ("Stale", format!("{why}; what was known of the Pods stays")),
+        (why, false) => {
+            let why = why.as_deref().unwrap_or("the Pods are being read");
+            let message =
+                format!("{why}; nothing of this registry is written before they are known");
+            ("NotRead", message)
+        }
+    };
+    condition("PodsFollowed", reason == "Followed", reason, message)
 }
 
 /// Only where several replicas share the registries.

@@ -7,6 +7,8 @@ use diolkos_api::{CheckedRegistry, Fault};
 use diolkos_engine::{Configured, Policies};
 use serde::Serialize;
 
+use crate::workloads::takes_from_pods;
+
 /// Loads and checks the documents under all paths.
 pub(crate) fn load(paths: &[PathBuf]) -> (Vec<CheckedRegistry>, Vec<Fault>) {
     let loaded = diolkos_api::load(paths);
@@ -137,7 +139,7 @@ impl Checked {
     }
 }
 
-/// A client for the cluster, if a registry keeps credentials in a Secret.
+/// A client for the cluster, if a registry keeps credentials in a Secret or takes from Pods.
 ///
 /// # Errors
 /// If one is needed and there is none.
@@ -145,16 +147,19 @@ pub(crate) async fn client(
     registries: &[CheckedRegistry],
     kubeconfig: Option<&std::path::Path>,
 ) -> anyhow::Result<Option<diolkos_kube_ext::Client>> {
-    match registries.iter().find(|r| r.source.needs_cluster()) {
-        None => Ok(None),
-        Some(registry) => diolkos_kube_ext::client(kubeconfig)
-            .await
-            .map(Some)
-            .with_context(|| {
-                format!(
-                    "registry {} names a Secret, which needs a cluster",
-                    registry.name
-                )
-            }),
-    }
+    let needs = registries.iter().find_map(|registry| {
+        let what = if registry.source.needs_cluster() {
+            "names a Secret"
+        } else if takes_from_pods(registry) {
+            "has export.podLabels"
+        } else {
+            return None;
+        };
+        Some((&registry.name, what))
+    });
+    let Some((name, what)) = needs else {
+        return Ok(None);
+    };
+    let client = diolkos_kube_ext::client(kubeconfig).await.map(Some);
+    client.with_context(|| format!("registry {name} {what}, which needs a cluster"))
 }

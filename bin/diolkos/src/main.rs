@@ -16,6 +16,7 @@ mod run;
 mod secrets;
 mod sinks;
 mod sources;
+mod workloads;
 
 use std::process::ExitCode;
 

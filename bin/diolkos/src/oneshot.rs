@@ -9,12 +9,13 @@ use diolkos_engine::{Engine, Options, SystemClock, View, spawn};
 use diolkos_istio::Object;
 use diolkos_plan::Desired;
 
-use crate::{documents, sources::Supervisor};
+use crate::{documents, sources::Supervisor, workloads::Workloads};
 
 /// The registries as they were read.
 pub(crate) struct Synced {
     engine: Engine,
     supervisor: Supervisor,
+    _workloads: Workloads,
 }
 
 impl Synced {
@@ -57,10 +58,10 @@ pub(crate) async fn sync(
         Options::<SystemClock>::default(),
         (),
     );
-    let mut supervisor = Supervisor::new(
-        engine.events.clone(),
-        documents::client(registries, None).await?,
-    )?;
+    let client = documents::client(registries, None).await?;
+    let mut supervisor = Supervisor::new(engine.events.clone(), client.clone())?;
+    let mut workloads = Workloads::new(client, engine.commands.clone());
+    workloads.configure(registries).await?;
     supervisor.configure(registries);
     if tokio::time::timeout(timeout, synchronised(&engine))
         .await
@@ -73,7 +74,11 @@ pub(crate) async fn sync(
             why.join("; ")
         );
     }
-    Ok(Synced { engine, supervisor })
+    Ok(Synced {
+        engine,
+        supervisor,
+        _workloads: workloads,
+    })
 }
 
 /// Waits until a snapshot of every registry was seen and compared with what the sink holds, and all is planned.
@@ -103,7 +108,11 @@ pub(crate) fn waiting(engine: &Engine, sources: &Sources) -> Vec<String> {
     view.registries
         .iter()
         .filter(|(_, registry)| !registry.synced)
-        .map(|(name, _)| {
+        .map(|(name, registry)| {
+            if let Some(pods) = registry.pods.as_ref().filter(|pods| !pods.known) {
+                let why = pods.trouble.as_deref().unwrap_or("they are being read");
+                return format!("registry {name} waits for the cluster's Pods: {why}");
+            }
             let health = health.get(name).cloned().unwrap_or_default();
             format!(
                 "registry {name} is {}: {}",

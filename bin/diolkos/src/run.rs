@@ -22,6 +22,7 @@ use crate::{
     leases::Replica,
     memory, observe, oneshot, output, sinks,
     sources::Supervisor,
+    workloads::Workloads,
 };
 
 pub(crate) async fn run(options: Run) -> anyhow::Result<Ended> {
@@ -61,6 +62,7 @@ pub(crate) async fn run(options: Run) -> anyhow::Result<Ended> {
         &registries,
         &app.observer.holders,
     )?;
+    app.workloads.configure(&registries).await?;
     app.start_memory(&options).await?;
     app.start_writer(&options.to);
     let ended = if options.once {
@@ -119,6 +121,7 @@ impl Documents {
 struct App {
     engine: Engine,
     supervisor: Supervisor,
+    workloads: Workloads,
     ledger: Ledger,
     observer: Observer,
     metrics: Arc<Metrics>,
@@ -174,6 +177,7 @@ impl App {
             cancel.clone(),
         ));
         Ok(Self {
+            workloads: Workloads::new(client.clone(), engine.commands.clone()),
             engine,
             supervisor,
             ledger,
@@ -290,6 +294,7 @@ impl App {
                 let generation = self.engine.desired.borrow().generation;
                 replica.configure(&changed, generation);
             }
+            self.workloads.configure(&changed).await?;
             self.supervisor.configure(&changed);
             self.engine
                 .commands

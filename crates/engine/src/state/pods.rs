@@ -14,8 +14,10 @@ use crate::{command::PodNews, view::PodsView};
 /// The Pods, for the registries that take from them.
 #[derive(Default)]
 pub(super) struct Pods {
-    /// `None` before it was told.
-    known: Option<HashMap<IpAddr, Arc<Workload>>>,
+    /// By address. What is planned was planned with these, also while they are not all.
+    known: HashMap<IpAddr, Arc<Workload>>,
+    /// Whether these are all.
+    are_all: bool,
     /// Why they cannot be followed.
     trouble: Option<Arc<str>>,
     /// The services that have an address, of the registries that take from Pods.
@@ -25,7 +27,7 @@ pub(super) struct Pods {
 impl Pods {
     /// Whether services can be planned as they ought to be.
     pub(super) fn are_known(&self) -> bool {
-        self.known.is_some()
+        self.are_all
     }
 
     pub(super) fn view(&self) -> PodsView {
@@ -37,11 +39,8 @@ impl Pods {
 
     /// The Pods behind the addresses of a service.
     pub(super) fn of(&self, service: &Service) -> Workloads {
-        let Some(known) = &self.known else {
-            return Workloads::new();
-        };
-        let found = addresses(service).filter_map(|ip| Some((ip, known.get(&ip)?.clone())));
-        found.collect()
+        let pod = |ip| Some((ip, self.known.get(&ip)?.clone()));
+        addresses(service).filter_map(pod).collect()
     }
 
     /// A service is there from now on.
@@ -66,45 +65,44 @@ impl Pods {
 
     /// Forgets the Pods: nobody follows them any more.
     pub(super) fn forget(&mut self) {
-        (self.known, self.trouble) = (None, None);
+        (self.are_all, self.trouble) = (false, None);
+        self.known = HashMap::new();
     }
 
     /// Takes over what is new; gives the addresses that have another Pod now, or one that changed.
     fn take(&mut self, news: PodNews) -> Vec<IpAddr> {
-        let known = self.known.take();
         match news {
             PodNews::Trouble(trouble) => {
-                (self.known, self.trouble) = (known, trouble);
+                self.trouble = trouble;
                 Vec::new()
             }
-            PodNews::Unknown => Vec::new(),
+            PodNews::Unknown => {
+                self.are_all = false;
+                Vec::new()
+            }
             PodNews::All(all) => {
+                self.are_all = true;
                 let now: HashMap<_, _> = all.into_iter().collect();
-                let before = known.unwrap_or_default();
-                let gone = before.keys().filter(|ip| !now.contains_key(*ip));
-                let changed = now.iter().filter(|(ip, pod)| before.get(*ip) != Some(*pod));
-                let changed = gone.chain(changed.map(|(ip, _)| ip)).copied().collect();
-                self.known = Some(now);
-                changed
+                let before = std::mem::replace(&mut self.known, now);
+                let gone = before.keys().filter(|ip| !self.known.contains_key(*ip));
+                let known = self.known.iter();
+                let changed = known.filter(|(ip, pod)| before.get(*ip) != Some(*pod));
+                gone.chain(changed.map(|(ip, _)| ip)).copied().collect()
             }
-            PodNews::Changed(changes) => {
-                let Some(mut known) = known else {
-                    return Vec::new();
-                };
-                let mut changed = Vec::new();
-                for (ip, pod) in changes {
-                    let before = match pod.clone() {
-                        Some(pod) => known.insert(ip, pod),
-                        None => known.remove(&ip),
-                    };
-                    if before != pod {
-                        changed.push(ip);
-                    }
-                }
-                self.known = Some(known);
-                changed
-            }
+            PodNews::Changed(changes) => changes
+                .into_iter()
+                .filter_map(|(ip, pod)| self.change(ip, pod).then_some(ip))
+                .collect(),
         }
+    }
+
+    /// Returns whether that is another Pod than before.
+    fn change(&mut self, ip: IpAddr, pod: Option<Arc<Workload>>) -> bool {
+        let before = match pod.clone() {
+            Some(pod) => self.known.insert(ip, pod),
+            None => self.known.remove(&ip),
+        };
+        before != pod
     }
 }
 

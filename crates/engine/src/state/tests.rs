@@ -10,6 +10,7 @@ use super::*;
 
 mod guarded;
 mod names;
+mod pods;
 mod remembered;
 
 /// That many seconds after the start.
