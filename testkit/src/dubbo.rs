@@ -54,8 +54,8 @@ impl Settings {
         }
     }
 
-    fn set(mut self, name: &str, value: impl ToString) -> Self {
-        self.options.push((name.to_owned(), value.to_string()));
+    fn set(mut self, name: &str, value: &str) -> Self {
+        self.options.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -69,7 +69,9 @@ impl Settings {
         let opens = ["java.lang", "java.math", "java.util"]
             .map(|package| format!("--add-opens=java.base/{package}=ALL-UNNAMED"));
         let folder = format!("-Duser.home={}", home.data().display());
-        let machine: Vec<String> = opens.into_iter().chain([folder]).collect();
+        // How long it waits for calls that nobody makes before it ends.
+        let wait = "-Ddubbo.service.shutdown.wait=500".to_owned();
+        let machine: Vec<String> = opens.into_iter().chain([folder, wait]).collect();
         let name = format!("dubbo-{}", main.to_lowercase());
         let arguments = self.options.iter().map(|(k, v)| format!("{k}={v}"));
         let spec = class
@@ -123,6 +125,12 @@ impl Provider {
         self
     }
 
+    /// The time-out of its ZooKeeper session, by default 3 s: so long are its nodes there after it was killed.
+    #[must_use]
+    pub fn session(self, time_out: Duration) -> Self {
+        self.set("session", &time_out.as_millis().to_string())
+    }
+
     /// The application's name, by default `demo-provider`.
     #[must_use]
     pub fn application(self, name: &str) -> Self {
@@ -144,7 +152,7 @@ impl Provider {
     /// The weight, which Dubbo takes for 100 when there is none.
     #[must_use]
     pub fn weight(self, weight: u32) -> Self {
-        self.set("weight", weight)
+        self.set("weight", &weight.to_string())
     }
 
     /// Registers persistent nodes (`dynamic=false`).
@@ -177,7 +185,7 @@ impl Provider {
         self.set("name", name)
     }
 
-    fn set(mut self, name: &str, value: impl ToString) -> Self {
+    fn set(mut self, name: &str, value: &str) -> Self {
         self.settings = self.settings.set(name, value);
         self
     }
@@ -193,7 +201,7 @@ impl Provider {
             ("protocols", self.protocols),
         ] {
             if !values.is_empty() {
-                settings = settings.set(name, values.join(","));
+                settings = settings.set(name, &values.join(","));
             }
         }
         let dubbo = Dubbo::launch(&settings, "Provider")?;
@@ -236,10 +244,10 @@ impl Consumer {
     /// How often it calls, by default once; each call is tried once. It ends after the last.
     #[must_use]
     pub fn calls(self, count: u32) -> Self {
-        self.set("calls", count)
+        self.set("calls", &count.to_string())
     }
 
-    fn set(mut self, name: &str, value: impl ToString) -> Self {
+    fn set(mut self, name: &str, value: &str) -> Self {
         self.settings = self.settings.set(name, value);
         self
     }
@@ -261,7 +269,7 @@ impl Consumer {
     /// # Errors
     /// When it cannot be started, or ends.
     pub async fn start(self) -> Result<Dubbo> {
-        let settings = self.settings.set("calls", 0).set("interval", 100);
+        let settings = self.settings.set("calls", "0").set("interval", "100");
         let dubbo = Dubbo::launch(&settings, "Consumer")?;
         let said = async || dubbo.answers().len() + dubbo.failures().len() > 0;
         dubbo.process.ready(START, said).await?;
@@ -281,7 +289,7 @@ impl Dubbo {
     /// A provider.
     pub fn provider(line: Line) -> Provider {
         Provider {
-            settings: Settings::new(line),
+            settings: Settings::new(line).set("session", "3000"),
             interfaces: Vec::new(),
             protocols: Vec::new(),
         }

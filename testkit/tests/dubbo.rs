@@ -13,7 +13,7 @@ const PROVIDERS: &str = "/dubbo/org.apache.dubbo.demo.DemoService/providers";
 fn a_provider_registers_answers_and_goes() -> Result<()> {
     netns::isolated(async {
         let zookeeper = ZooKeeper::start().await?;
-        let registry = format!("zookeeper://{}?timeout=3000", zookeeper.address());
+        let registry = format!("zookeeper://{}", zookeeper.address());
         let writer = zookeeper.writer().await?;
         let [one, two, ..] = netns::ADDRESSES;
         let provider = |line, ip, name| {

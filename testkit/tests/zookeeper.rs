@@ -1,9 +1,18 @@
 //! ZooKeeper: a server, an ensemble, TLS, and the writer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use diolkos_testkit::{ZooKeeper, eventually, zookeeper::Writer};
+use diolkos_testkit::pki::TlsFiles;
+use diolkos_testkit::zookeeper::Writer;
+use diolkos_testkit::{ZooKeeper, eventually, install_crypto};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -102,38 +111,39 @@ async fn an_ensemble_outlives_its_leader() -> Result<()> {
     Ok(())
 }
 
+/// Asks a server in TLS whether it is well. The answer comes behind the handshake only.
+async fn ask(address: &str, files: &TlsFiles, certificate: bool) -> Result<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&files.ca)?)?;
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    let config = if certificate {
+        let chain = vec![CertificateDer::from_pem_file(&files.cert)?];
+        config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(&files.key)?)?
+    } else {
+        config.with_no_client_auth()
+    };
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost")?;
+    let mut stream = TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await?;
+    stream.write_all(b"ruok").await?;
+    let mut said = vec![0; 4];
+    stream.read_exact(&mut said).await?;
+    Ok(String::from_utf8(said)?)
+}
+
 #[tokio::test]
 async fn tls_wants_a_certificate() -> Result<()> {
+    install_crypto();
     for builder in [ZooKeeper::builder(), ZooKeeper::builder().old()] {
         let zookeeper = builder.tls().start().await?;
         let files = zookeeper.tls().context("TLS")?;
         let address = zookeeper.tls_address();
-        let talk = async |own: &[&str]| -> Result<String> {
-            // A four-letter word is answered behind the handshake only.
-            let mut openssl = tokio::process::Command::new("openssl")
-                .args([
-                    "s_client",
-                    "-quiet",
-                    "-verify_return_error",
-                    "-connect",
-                    &address,
-                ])
-                .arg("-CAfile")
-                .arg(&files.ca)
-                .args(own)
-                .stdin(std::process::Stdio::piped())
-                .stdout(std::process::Stdio::piped())
-                .stderr(std::process::Stdio::null())
-                .spawn()?;
-            let mut input = openssl.stdin.take().context("piped")?;
-            tokio::io::AsyncWriteExt::write_all(&mut input, b"ruok").await?;
-            let output = openssl.wait_with_output().await?;
-            Ok(String::from_utf8(output.stdout)?)
-        };
-        let cert = files.cert.display().to_string();
-        let key = files.key.display().to_string();
-        assert_eq!(talk(&["-cert", &cert, "-key", &key]).await?, "imok");
-        assert_eq!(talk(&[]).await?, "", "no certificate, no answer");
+        assert_eq!(ask(&address, files, true).await?, "imok");
+        ask(&address, files, false)
+            .await
+            .expect_err("no certificate, no answer");
     }
     Ok(())
 }

@@ -51,6 +51,11 @@ final class Options {
 
     /** None at all if there is no address: consumers may call an address directly. */
     RegistryConfig registry() {
-        return new RegistryConfig(get("registry", RegistryConfig.NO_AVAILABLE));
+        RegistryConfig registry = new RegistryConfig(get("registry", RegistryConfig.NO_AVAILABLE));
+        if (get("session") != null) {
+            // ZooKeeper's session time-out in milliseconds, as 3 and as 2.7 call it. Else it is a minute.
+            registry.setParameters(Map.of("session", get("session"), "zk.session.expire", get("session")));
+        }
+        return registry;
     }
 }

@@ -9,8 +9,8 @@ import org.apache.dubbo.config.ServiceConfig;
 import org.apache.dubbo.config.bootstrap.DubboBootstrap;
 
 /**
- * Provides the interfaces until it is ended. Options: registry, application, interfaces (comma-separated names of
- * this package), protocols (comma-separated PROTOCOL:PORT), version, group, weight, dynamic, register-mode,
+ * Provides the interfaces until it is ended. Options: registry, session, application, interfaces (comma-separated
+ * names of this package), protocols (comma-separated PROTOCOL:PORT), version, group, weight, dynamic, register-mode,
  * metadata-type, name (part of the answers), parameter.KEY.
  */
 public final class Provider {
