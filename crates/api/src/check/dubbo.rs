@@ -29,8 +29,8 @@ const LONGEST_PORT_NAME: usize = 57;
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 const SESSION_TIMEOUTS: RangeInclusive<Duration> =
     Duration::from_secs(2)..=Duration::from_secs(600);
-/// A node with 50,000 providers has a list of about this size. The server's own limit
-/// (`jute.maxbuffer`) is 1 MiB unless it was raised, and holds for what is written, not for lists.
+/// The list of an interface with 25,000 providers is of about this size. Servers limit what is sent
+/// to them (`jute.maxbuffer`, 1 MiB unless it was raised), but not what they answer.
 const FRAME_LIMIT: usize = 16 << 20;
 const FRAME_LIMITS: RangeInclusive<usize> = (64 << 10)..=(1 << 30);
 
