@@ -152,6 +152,16 @@ impl Client {
         self.range(request, PAGE).await
     }
 
+    /// The value of one key now, if there is such a key.
+    pub(crate) async fn get(&self, key: String) -> Result<Option<Bytes>, Failure> {
+        let request = RangeRequest {
+            key: key.into(),
+            ..RangeRequest::default()
+        };
+        let answer = self.range(request, PAGE).await?;
+        Ok(answer.kvs.into_iter().next().map(|kv| kv.value))
+    }
+
     /// Asks for next to nothing in the range: proves that the member is there, has a quorum, and
     /// lets us read.
     pub(crate) async fn probe(

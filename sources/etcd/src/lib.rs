@@ -191,17 +191,14 @@ async fn greet(
 ) -> Result<Client, SourceError> {
     let user = config.user.as_ref();
     let client = Client::connect(member, &config.tls, user, health.clone(), ANSWER).await?;
-    let Some(first) = ranges.first() else {
-        return Err(SourceError::Config("there is nothing to read".into()));
-    };
-    match client.probe(first, ANSWER).await {
-        Ok(_) => {
-            health.syncing(format!("reading {member}"));
-            Ok(client)
+    for range in ranges.iter().filter(|range| range.required) {
+        match client.probe(range, ANSWER).await {
+            Ok(_) => health.syncing(format!("reading {member}")),
+            Err(Failure::Forbidden) => return Err(config.denied(range)),
+            Err(failure) => return Err(client.lost_by(failure)),
         }
-        Err(Failure::Forbidden) => Err(config.denied(first)),
-        Err(failure) => Err(client.lost_by(failure)),
     }
+    Ok(client)
 }
 
 /// Tells people when this is not the etcd that was read before, or not its newest state. It makes

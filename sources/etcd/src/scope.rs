@@ -19,10 +19,10 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    fn new(root: &str, below: &str, required: bool) -> Self {
+    fn new(root: &str, required: bool) -> Self {
         let root = root.trim_end_matches('/');
         Self {
-            prefix: format!("{root}/{below}"),
+            prefix: format!("{root}/"),
             required,
         }
     }
@@ -48,35 +48,23 @@ impl Range {
     }
 }
 
-/// The ranges that are read, a required one first. None lies in another one.
+/// The ranges that are read. None lies in another one; at least one is required.
+///
+/// Metadata before instances: else each instance would want what is about to come.
 pub(crate) fn ranges(config: &Config) -> Vec<Range> {
-    let (root, applications) = (&*config.prefix, &*config.applications);
-    let all = match config.dubbo.discovery {
-        Discovery::Interface => vec![Range::new(root, "", true)],
-        Discovery::Application => vec![
-            Range::new(applications, "", true),
-            Range::new(root, "mapping/", false),
-            Range::new(root, "metadata/", false),
-            Range::new(root, "config/", false),
-        ],
-        Discovery::Both => vec![
-            Range::new(root, "", true),
-            Range::new(applications, "", false),
-        ],
-    };
-    let mut ranges: Vec<Range> = Vec::new();
-    for range in all {
-        if ranges.iter().any(|r| range.prefix.starts_with(&r.prefix)) {
-            continue;
+    let discovery = config.dubbo.discovery;
+    let root = Range::new(&config.prefix, discovery != Discovery::Application);
+    if discovery == Discovery::Interface {
+        return vec![root];
+    }
+    let applications = Range::new(&config.applications, discovery == Discovery::Application);
+    match (&*root.prefix, &*applications.prefix) {
+        (root, below) if below.starts_with(root) => vec![Range::new(root, true)],
+        (below, applications) if below.starts_with(applications) => {
+            vec![Range::new(applications, true)]
         }
-        ranges.retain(|r| !r.prefix.starts_with(&range.prefix));
-        ranges.push(range);
+        _ => vec![root, applications],
     }
-    if let Some(first) = ranges.first_mut() {
-        // It may have taken in the one that was.
-        first.required = true;
-    }
-    ranges
 }
 
 impl Config {
@@ -124,33 +112,25 @@ impl Config {
     fn entry(&self, key: &[u8]) -> Option<Entry> {
         let path = std::str::from_utf8(key).ok()?;
         let (root, applications) = (&*self.prefix, &*self.applications);
-        let entry = match place::of_child(root, applications, path) {
+        let entry = match Place::of_child(root, applications, path) {
             Some((place, name)) => Entry::Child(place, name),
-            None => Entry::Data(place::parse(root, applications, path)?),
+            None => Entry::Data(Place::parse(root, applications, path)?),
         };
         self.wants(&entry).then_some(entry)
     }
 
+    /// Whether the service that an entry belongs to is wanted. Instances make services of their
+    /// application and of its interfaces, which only the catalogue knows, so they always are, with
+    /// their metadata; what is not wanted of that is left out of what is told.
     fn wants(&self, entry: &Entry) -> bool {
-        let by_interface = self.dubbo.discovery != Discovery::Application;
-        let by_application = self.dubbo.discovery != Discovery::Interface;
-        let select = &*self.select;
         match entry {
             Entry::Child(
                 Place::Providers { interface } | Place::Configurators { interface },
                 _,
-            ) => by_interface && select(interface),
-            Entry::Data(place) => match place {
-                Place::Rule { .. } => true,
-                Place::Instance { application, .. } | Place::Revision { application, .. } => {
-                    by_application && select(application)
-                }
-                // What an application that is wanted says of any interface.
-                Place::Definition { application, .. } => by_application && select(application),
-                Place::Mapping { .. } => by_application,
-                Place::Providers { .. } | Place::Configurators { .. } => false,
-            },
+            )
+            | Entry::Data(Place::Mapping { interface }) => (self.select)(interface),
             Entry::Child(..) => false,
+            Entry::Data(_) => true,
         }
     }
 }
@@ -164,13 +144,92 @@ enum Entry {
     Data(Place),
 }
 
-/// Until the model has it.
-mod place {
-    use super::Place;
-    pub(super) fn of_child(_: &str, _: &str, _: &str) -> Option<(Place, String)> {
-        None
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use diolkos_net::TlsConfig;
+    use diolkos_source_dubbo::{Options, Variants};
+
+    use super::*;
+
+    fn config(discovery: Discovery, prefix: &str, applications: &str) -> Config {
+        Config {
+            endpoints: Vec::new(),
+            user: None,
+            tls: TlsConfig::default(),
+            prefix: prefix.into(),
+            applications: applications.into(),
+            dubbo: Options {
+                registry: "r".into(),
+                variants: Variants::Labels,
+                discovery,
+                dubbo_protocol: "dubbo".into(),
+                aeraki: false,
+            },
+            select: Arc::new(|name| name != "a.Unwanted"),
+        }
     }
-    pub(super) fn parse(_: &str, _: &str, _: &str) -> Option<Place> {
-        None
+
+    #[test]
+    fn ranges_follow_the_discovery_and_never_overlap() {
+        use Discovery::{Application, Both, Interface};
+        for (discovery, prefix, applications, expected) in [
+            (Interface, "/dubbo", "/services", &[("/dubbo/", true)][..]),
+            (
+                Application,
+                "/dubbo",
+                "/services",
+                &[("/dubbo/", false), ("/services/", true)],
+            ),
+            (
+                Both,
+                "/dubbo/",
+                "/services/",
+                &[("/dubbo/", true), ("/services/", false)],
+            ),
+            (Both, "/dubbo", "/dubbo/services", &[("/dubbo/", true)]),
+            (Application, "/a/dubbo", "/a", &[("/a/", true)]),
+            (Both, "/", "/services", &[("/", true)]),
+            (
+                Both,
+                "/dubbo",
+                "/dubbo-apps",
+                &[("/dubbo/", true), ("/dubbo-apps/", false)],
+            ),
+        ] {
+            let ranges = ranges(&config(discovery, prefix, applications));
+            let found: Vec<_> = ranges.iter().map(|r| (r.prefix(), r.required)).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_range_ends_behind_its_last_key() {
+        let range = Range::new("/dubbo", true);
+        assert!(range.start() < b"/dubbo/\0"[..]);
+        assert!(range.end() > b"/dubbo/\xff\xff"[..]);
+        assert!(range.end() < b"/dubbo1"[..]);
+    }
+
+    #[test]
+    fn keys_of_no_use_are_no_entries() {
+        let config = config(Discovery::Both, "/dubbo", "/services");
+        for key in [
+            &b"/dubbo/a.B/consumers/x"[..],
+            b"/dubbo/a.Unwanted/providers/x",
+            b"/dubbo/mapping/a.Unwanted",
+            b"/dubbo/a.B/providers/\xff",
+        ] {
+            assert_eq!(config.entry(key), None, "{}", key.escape_ascii());
+        }
+        for key in [
+            &b"/dubbo/a.B/providers/x"[..],
+            b"/dubbo/a.B/configurators/x",
+            b"/dubbo/mapping/a.B",
+            b"/services/app/10.0.0.1:20880",
+        ] {
+            assert!(config.entry(key).is_some(), "{}", key.escape_ascii());
+        }
     }
 }

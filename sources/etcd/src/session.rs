@@ -12,8 +12,9 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use diolkos_model::{Service, ServiceKey};
 use diolkos_source_api::{Epoch, Event, EventSender, Evidence, HealthReporter, SourceError};
-use diolkos_source_dubbo::{Catalog, Change};
+use diolkos_source_dubbo::{Catalog, Change, Place};
 
 use crate::{
     Config,
@@ -102,6 +103,7 @@ impl<'a> Session<'a> {
                 Err(failure) => return Err(failure),
             }
         }
+        self.fill(&mut catalog).await?;
         Ok(Reading { catalog, extent })
     }
 
@@ -137,6 +139,24 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Tells the catalogue the metadata that it wants. It lets go of what its last instance named,
+    /// and the key does not change when another instance names it: the watch tells nothing then.
+    async fn fill(&self, catalog: &mut Catalog) -> Result<(), Failure> {
+        for place in catalog.wanted() {
+            if !matches!(place, Place::Revision { .. }) {
+                // Of all others, every change is told.
+                continue;
+            }
+            let path = place.path(&self.config.prefix, &self.config.applications);
+            let data = match self.client.get(path).await {
+                Err(Failure::Forbidden) => None,
+                data => data?,
+            };
+            catalog.set_data(&place, data);
+        }
+        Ok(())
+    }
+
     /// Watches from where the reading ended.
     pub(crate) async fn watch(&self, extent: &Extent<'_>) -> Result<Watch<'a>, SourceError> {
         let from = extent.header.revision + 1;
@@ -152,7 +172,8 @@ impl<'a> Session<'a> {
     ) -> Result<(), SourceError> {
         let (epoch, evidence) = (self.epoch, extent.evidence());
         self.events.send(Event::SnapshotStart { epoch }).await?;
-        for service in catalog.snapshot() {
+        let services = catalog.snapshot().into_iter();
+        for service in services.filter(|service| self.wants(&service.key)) {
             let (service, evidence) = (service.into(), evidence.clone());
             self.events
                 .send(Event::Upsert { service, evidence })
@@ -188,6 +209,7 @@ impl<'a> Session<'a> {
             for event in &events {
                 self.config.apply(catalog, event);
             }
+            self.fill(catalog).await.map_err(|f| self.lost(f))?;
             for change in catalog.take_changes() {
                 self.tell_change(change, &evidence).await?;
             }
@@ -196,6 +218,9 @@ impl<'a> Session<'a> {
 
     async fn tell_change(&self, change: Change, evidence: &Evidence) -> Result<(), SourceError> {
         let event = match change {
+            Change::Upsert(Service { key, .. }) | Change::Remove(key) if !self.wants(&key) => {
+                return Ok(());
+            }
             Change::Upsert(service) => Event::Upsert {
                 service: service.into(),
                 evidence: evidence.clone(),
@@ -229,6 +254,10 @@ impl<'a> Session<'a> {
             }
             self.live();
         }
+    }
+
+    fn wants(&self, service: &ServiceKey) -> bool {
+        (self.config.select)(&service.name)
     }
 
     fn live(&self) {
