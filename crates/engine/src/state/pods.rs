@@ -98,11 +98,14 @@ impl Pods {
 
     /// Returns whether that is another Pod than before.
     fn change(&mut self, ip: IpAddr, pod: Option<Arc<Workload>>) -> bool {
-        let before = match pod.clone() {
+        if self.known.get(&ip) == pod.as_ref() {
+            return false;
+        }
+        match pod {
             Some(pod) => self.known.insert(ip, pod),
             None => self.known.remove(&ip),
         };
-        before != pod
+        true
     }
 }
 

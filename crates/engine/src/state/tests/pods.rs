@@ -192,7 +192,7 @@ fn a_list_says_what_is_gone_meanwhile() {
     mesh(&mut state);
     tell(&mut state, PodNews::Unknown);
     assert_eq!(mesh(&mut state), [], "it waits again");
-    assert_eq!(complete(&mut state, "r").0, false);
+    assert!(!complete(&mut state, "r").0);
     tell(&mut state, PodNews::Changed(vec![(ip(1), Some(pod("v3")))]));
     assert_eq!(mesh(&mut state), [], "that is not all");
     tell(&mut state, all(&[(2, "v2")]));
