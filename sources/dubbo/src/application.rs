@@ -227,7 +227,8 @@ fn texts(object: &Value) -> Parameters {
 
 /// What the model makes use of: the rest would cost memory, and a change of it work.
 fn kept(parameters: &Parameters, options: &Options) -> Parameters {
-    const READ: [&str; 6] = [
+    const READ: [&str; 7] = [
+        "timestamp",
         "version",
         "group",
         "weight",

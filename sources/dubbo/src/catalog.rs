@@ -34,9 +34,9 @@ pub enum Change {
 ///   [`Catalog::set_data`] with [`Place::Instance`] for one.
 /// - What [`Catalog::wanted`] names, then or later, and changes of it: [`Catalog::set_data`].
 ///
-/// The order does not matter. What was told stays until it is told anew, gone included; metadata
-/// of a revision is let go with the last instance that names it, and wanted again with the next.
-/// What cannot be read costs itself only.
+/// The order does not matter. What was told stays until it is told anew, gone included. Only
+/// metadata of a revision that no instance names is let go, when that of another one is told: it is
+/// wanted again if an instance names it. What cannot be read costs itself only.
 #[derive(Debug)]
 pub struct Catalog {
     store: Store,
@@ -106,6 +106,10 @@ impl Catalog {
     }
 
     /// The data of a node at any other place; `None` when it is gone.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "sources have it to give away, as they have lists"
+    )]
     pub fn set_data(&mut self, place: &Place, data: Option<Bytes>) {
         if !self.reads(place) {
             return;
@@ -146,11 +150,12 @@ impl Catalog {
             application: application.clone(),
             id,
         };
-        for id in self.store.instances_but(&application, &records) {
-            self.set_data(&place(id), None);
-        }
+        let gone = self.store.instances_but(&application, &records);
         for (id, record) in records {
             self.set_data(&place(id), Some(record));
+        }
+        for id in gone {
+            self.set_data(&place(id), None);
         }
     }
 

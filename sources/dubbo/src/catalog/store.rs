@@ -1,18 +1,18 @@
 //! What was told, in the form that services are made of, and which services each piece touches.
 
+mod services;
+
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use diolkos_model::{ContentHash, Interner, Service};
+use diolkos_model::{ContentHash, Interner};
 
 use crate::{
     Options, Place,
     application::{Exported, Record, Storage},
-    mapping::{self, Seen, Unreadable},
     provider::Provider,
     rules::{self, Level, Rule},
     url::{ProviderUrl, decode},
@@ -46,7 +46,7 @@ impl Effect {
 /// A child of a list of providers.
 #[derive(Debug)]
 enum Node {
-    Provider(Provider),
+    Provider(Box<Provider>),
     /// And why.
     Unreadable(Arc<str>),
 }
@@ -189,7 +189,7 @@ impl Store {
             name,
             |name| match ProviderUrl::parse(name) {
                 Ok(url) => Provider::is_one(&url)
-                    .then(|| Node::Provider(Provider::new(&url, options, interner))),
+                    .then(|| Node::Provider(Box::new(Provider::new(&url, options, interner)))),
                 Err(why) => Some(Node::Unreadable(
                     format!("not a provider URL: {why}").into(),
                 )),
@@ -360,7 +360,23 @@ impl Store {
             let intern = |(name, exported): (String, _)| (interner.string(&name), exported);
             list.into_iter().map(intern).collect::<Vec<_>>()
         });
+        for old in self.unused_revisions(&application, &revision) {
+            // No instance, so no service that this touches.
+            self.replace_revision(&application, &old, None);
+        }
         Effect::touching(self.replace_revision(&application, &revision, exported))
+    }
+
+    /// Revisions that no instance names any more, except for one. They are not let go together
+    /// with their last instance: that may just be restarting.
+    fn unused_revisions(&self, application: &str, except: &Arc<str>) -> Vec<Arc<str>> {
+        let Some(known) = self.applications.get(application) else {
+            return Vec::new();
+        };
+        let unused = |revision: &&Arc<str>| {
+            *revision != except && !known.has(&Storage::Remote((*revision).clone()))
+        };
+        known.revisions.keys().filter(unused).cloned().collect()
     }
 
     /// Returns the interfaces that the revision named, and those that it names now.
@@ -432,12 +448,6 @@ impl Store {
             );
         }
         let wanted = wanted.map(|storage| known.wanted(&application, &storage));
-        // Nobody needs what the last instance of a revision named: it is gone with it.
-        if let Some(Storage::Remote(revision)) = &before
-            && !known.has(&Storage::Remote(revision.clone()))
-        {
-            self.replace_revision(&application, revision, None);
-        }
         self.tidy_application(&application);
         Effect {
             touched,
@@ -460,153 +470,6 @@ impl Store {
         if known.is_some_and(Application::is_empty) {
             self.applications.remove(application);
         }
-    }
-
-    /// Everything that may make services, in a fixed order.
-    pub(super) fn origins(&self) -> BTreeSet<Origin> {
-        let interfaces = self.interfaces.keys().cloned().map(Origin::Interface);
-        let applications = self.applications.keys().cloned().map(Origin::Application);
-        interfaces.chain(applications).collect()
-    }
-
-    /// The services of an origin that have instances.
-    pub(super) fn services(&self, origin: &Origin, interner: &mut Interner) -> Vec<Service> {
-        let mut services = match origin {
-            Origin::Interface(name) => self.interface(name, interner),
-            Origin::Application(name) => self.application(name, interner).into_iter().collect(),
-        };
-        services.retain(|service| !service.instances.is_empty());
-        services
-    }
-
-    fn interface(&self, name: &Arc<str>, interner: &mut Interner) -> Vec<Service> {
-        let Some(known) = self.interfaces.get(name) else {
-            return Vec::new();
-        };
-        let mut seen = Vec::new();
-        let mut unreadable = Vec::new();
-        for (hash, node) in &known.providers {
-            match node {
-                Node::Provider(provider) => seen.push(Seen {
-                    provider: Cow::Borrowed(provider),
-                    of_interface: true,
-                }),
-                Node::Unreadable(why) => unreadable.push(Unreadable {
-                    id: format!("unreadable/{hash}").into(),
-                    why: why.clone(),
-                }),
-            }
-        }
-        seen.extend(self.by_application(name, known, interner));
-        let rules = self.rules(name, known, &seen);
-        mapping::interface(name, &seen, &unreadable, &rules, &self.options, interner)
-    }
-
-    /// The instances of applications that provide an interface.
-    fn by_application(
-        &self,
-        name: &Arc<str>,
-        known: &Interface,
-        interner: &mut Interner,
-    ) -> Vec<Seen<'static>> {
-        let mut providers = Vec::new();
-        for ((application, _), exported) in &known.definitions {
-            if !known.applications.contains(application) {
-                continue;
-            }
-            for record in self.records(application) {
-                if matches!(record.metadata_in, Storage::Local(_)) {
-                    providers.extend(record.providers_of(
-                        exported,
-                        application,
-                        &self.options,
-                        interner,
-                    ));
-                }
-            }
-        }
-        for (application, revision) in &known.revisions {
-            let exported = self.exported(application, revision, name);
-            for record in self.records(application) {
-                if record.metadata_in == Storage::Remote(revision.clone()) {
-                    providers.extend(exported.clone().flat_map(|exported| {
-                        record.providers_of(exported, application, &self.options, interner)
-                    }));
-                }
-            }
-        }
-        providers
-            .into_iter()
-            .map(|provider| Seen {
-                provider: Cow::Owned(provider),
-                of_interface: false,
-            })
-            .collect()
-    }
-
-    fn records(&self, application: &str) -> impl Iterator<Item = &Record> {
-        let known = self.applications.get(application);
-        known.into_iter().flat_map(Application::records)
-    }
-
-    /// What a revision says of an interface.
-    fn exported<'a>(
-        &'a self,
-        application: &str,
-        revision: &str,
-        interface: &'a str,
-    ) -> impl Iterator<Item = &'a Exported> + Clone + use<'a> {
-        let application = self.applications.get(application);
-        let list = application.and_then(|known| known.revisions.get(revision));
-        list.into_iter()
-            .flatten()
-            .filter(move |(name, _)| **name == *interface)
-            .map(|(_, exported)| exported)
-    }
-
-    /// The rules that may concern providers of an interface, in their order.
-    fn rules<'a>(
-        &'a self,
-        interface: &str,
-        known: &'a Interface,
-        seen: &[Seen<'_>],
-    ) -> Vec<&'a Rule> {
-        let applications = seen.iter().map(|seen| &*seen.provider.application);
-        let subjects: BTreeSet<&str> = applications.chain([interface]).collect();
-        let documents = subjects
-            .iter()
-            .filter_map(|subject| self.rules.get(*subject))
-            .flat_map(BTreeMap::values)
-            .flatten();
-        let overrides = known.overrides.iter().map(|(_, rule)| rule);
-        let mut rules: Vec<&Rule> = overrides.chain(documents).collect();
-        rules.sort_by(|a, b| a.order.cmp(&b.order));
-        rules
-    }
-
-    fn application(&self, name: &Arc<str>, interner: &mut Interner) -> Option<Service> {
-        let known = self.applications.get(name)?;
-        let mut instances = Vec::new();
-        let mut unreadable = Vec::new();
-        for (id, record) in &known.instances {
-            match record {
-                Ok(record) => {
-                    let providers = record.providers(name, &self.options, interner);
-                    instances.push((id.clone(), providers));
-                }
-                Err(why) => unreadable.push(Unreadable {
-                    id: id.clone(),
-                    why: why.clone(),
-                }),
-            }
-        }
-        Some(mapping::application(
-            name,
-            &instances,
-            &unreadable,
-            &self.options,
-            interner,
-        ))
     }
 }
 
