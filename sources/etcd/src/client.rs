@@ -3,7 +3,15 @@
 //! The usual crate compiles etcd's protocol files in its build, for which it needs `protoc` on the
 //! machine that builds; three calls are not worth that.
 
-use std::{mem, time::Duration};
+use std::{
+    error::Error as _,
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use diolkos_net::{TlsConfig, TokenFile};
@@ -55,13 +63,42 @@ impl From<SourceError> for Failure {
     }
 }
 
+/// Counts what is asked, and tells that there was an answer.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    health: HealthReporter,
+    requests: Arc<AtomicU64>,
+}
+
+impl Meter {
+    pub(crate) fn new(health: HealthReporter, requests: Arc<AtomicU64>) -> Self {
+        Self { health, requests }
+    }
+
+    fn asked(&self) {
+        let requests = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        self.health.traffic(1, requests);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        // The connection goes with it.
+        self.health
+            .traffic(0, self.requests.load(Ordering::Relaxed));
+    }
+}
+
 /// A connection to a member.
 #[derive(Debug)]
 pub(crate) struct Client {
     grpc: Grpc<Channel>,
     member: String,
     token: Option<MetadataValue<Ascii>>,
-    health: HealthReporter,
+    /// What to tell when the connection breaks before the first answer.
+    hint: &'static str,
+    answered: AtomicBool,
+    meter: Meter,
 }
 
 impl Client {
@@ -70,7 +107,7 @@ impl Client {
         member: &Member,
         tls: &TlsConfig,
         user: Option<&User>,
-        health: HealthReporter,
+        meter: Meter,
         deadline: Duration,
     ) -> Result<Self, SourceError> {
         let channel = member.connect(tls).await?;
@@ -78,7 +115,13 @@ impl Client {
             grpc: Grpc::new(channel).max_decoding_message_size(ANSWER_LIMIT),
             member: member.to_string(),
             token: None,
-            health,
+            hint: match &tls.cert_file {
+                _ if !member.speaks_tls() => "",
+                None => "; it may want a client certificate, and none is set",
+                Some(_) => "; it may not take the client certificate",
+            },
+            answered: AtomicBool::new(false),
+            meter,
         };
         if let Some(user) = user {
             client.token = client.log_in(user, deadline).await?;
@@ -234,6 +277,7 @@ impl Client {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
+        self.meter.asked();
         let mut grpc = self.grpc.clone();
         let call = async {
             grpc.ready()
@@ -244,7 +288,8 @@ impl Client {
             grpc.unary(self.request(request), path, codec).await
         };
         let answer = in_time(deadline, call).await?;
-        self.health.contact();
+        self.answered.store(true, Ordering::Relaxed);
+        self.meter.health.contact();
         Ok(answer.into_inner())
     }
 
@@ -256,6 +301,7 @@ impl Client {
     where
         S: futures::Stream<Item = WatchRequest> + Send + 'static,
     {
+        self.meter.asked();
         let mut grpc = self.grpc.clone();
         let call = async {
             grpc.ready()
@@ -314,7 +360,18 @@ impl Client {
                 SourceError::Protocol(format!("{member} is no etcd of version 3.4 or later"))
             }
             // Also a token that is not valid any more: the next connection gets a new one.
-            _ => SourceError::Transport(format!("{member}: {}", reason(status))),
+            _ => SourceError::Transport(format!("{member}: {}", self.reason(status))),
+        }
+    }
+
+    /// What a status says to people. A certificate is refused after the handshake, and all that is
+    /// seen of that is mostly a connection that breaks.
+    fn reason(&self, status: &Status) -> String {
+        match status.source() {
+            Some(source) if self.answered.load(Ordering::Relaxed) => root_cause(source),
+            Some(source) => format!("{}{}", root_cause(source), self.hint),
+            None if status.message().is_empty() => status.code().to_string(),
+            None => status.message().to_owned(),
         }
     }
 }
@@ -383,13 +440,4 @@ async fn in_time<T>(
         let message = format!("no answer within {deadline:?}");
         Err(Status::deadline_exceeded(message))
     })
-}
-
-/// What a status says to people.
-fn reason(status: &Status) -> String {
-    match std::error::Error::source(status) {
-        Some(source) => root_cause(source),
-        None if status.message().is_empty() => status.code().to_string(),
-        None => status.message().to_owned(),
-    }
 }

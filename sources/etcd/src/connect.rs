@@ -51,6 +51,10 @@ impl Member {
         })
     }
 
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.tls
+    }
+
     fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }

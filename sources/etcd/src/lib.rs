@@ -20,16 +20,21 @@ mod proto;
 mod scope;
 mod session;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use diolkos_net::TlsConfig;
 #[cfg(doc)]
 use diolkos_source_api::Evidence;
-use diolkos_source_api::{Epoch, HealthReporter, Source, SourceCx, SourceError};
+use diolkos_source_api::{Epoch, Source, SourceCx, SourceError};
 use diolkos_source_dubbo::Options;
 
 use crate::{
-    client::{Client, Failure},
+    client::{Client, Failure, Meter},
     connect::Member,
     proto::Header,
     scope::Range,
@@ -87,6 +92,8 @@ pub struct Etcd {
     member: usize,
     /// The cluster that was read last, and its revision then.
     last: Option<Header>,
+    /// Requests since the start.
+    requests: Arc<AtomicU64>,
 }
 
 impl Etcd {
@@ -98,6 +105,7 @@ impl Etcd {
             pulse: PULSE,
             member: 0,
             last: None,
+            requests: Arc::default(),
         }
     }
 
@@ -115,9 +123,11 @@ impl Etcd {
             pulse,
             member,
             last,
+            requests,
         } = self;
         let ranges = scope::ranges(config);
-        let client = connect(config, &ranges, member, &cx.health).await?;
+        let meter = || Meter::new(cx.health.clone(), requests.clone());
+        let client = connect(config, &ranges, member, meter).await?;
         let session = Session {
             config,
             client: &client,
@@ -127,6 +137,7 @@ impl Etcd {
             events: cx.events.clone(),
             health: cx.health.clone(),
         };
+        cx.health.syncing(format!("reading {}", client.member()));
         loop {
             // All requests so far are served by one snapshot.
             while cx.resync.try_recv().is_ok() {}
@@ -162,14 +173,14 @@ async fn connect(
     config: &Config,
     ranges: &[Range],
     last: &mut usize,
-    health: &HealthReporter,
+    meter: impl Fn() -> Meter,
 ) -> Result<Client, SourceError> {
     let members = config.endpoints.iter().map(|text| Member::parse(text));
     let members: Vec<Member> = members.collect::<Result<_, _>>()?;
     let mut faults = Vec::new();
     for offset in 0..members.len() {
         let at = (*last + offset) % members.len();
-        match greet(config, ranges, &members[at], health).await {
+        match greet(config, ranges, &members[at], meter()).await {
             Ok(client) => {
                 *last = at;
                 return Ok(client);
@@ -187,13 +198,13 @@ async fn greet(
     config: &Config,
     ranges: &[Range],
     member: &Member,
-    health: &HealthReporter,
+    meter: Meter,
 ) -> Result<Client, SourceError> {
     let user = config.user.as_ref();
-    let client = Client::connect(member, &config.tls, user, health.clone(), ANSWER).await?;
+    let client = Client::connect(member, &config.tls, user, meter, ANSWER).await?;
     for range in ranges.iter().filter(|range| range.required) {
         match client.probe(range, ANSWER).await {
-            Ok(_) => health.syncing(format!("reading {member}")),
+            Ok(_) => {}
             Err(Failure::Forbidden) => return Err(config.denied(range)),
             Err(failure) => return Err(client.lost_by(failure)),
         }
