@@ -302,6 +302,42 @@ async fn nothing_is_written_before_the_pods_are_known() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_can_no_longer_be_read_stay_as_they_were() -> Result<()> {
+    let bed = Bed::start().await?;
+    bed.pod("web-0", "10.1.0.1", false).await?;
+    bed.register(&["10.1.0.1"])?;
+    let proxy = bed.cluster.kubernetes.fault_proxy().await?;
+    let diolkos = bed.cluster.run_through(&proxy, &bed.document()).await?;
+    bed.until("it is written", "10.1.0.1", &of_pod("v1")).await;
+    let (object, versions) = (
+        bed.object_at("10.1.0.1").await?,
+        bed.cluster.versions().await?,
+    );
+
+    let forbidden = Reply::kubernetes(403, "Forbidden");
+    let rule = proxy.rule(On::reads().path("/api/v1/pods"), Fault::Reply(forbidden));
+    proxy.cut();
+    until_pods(&diolkos, "Stale", "cannot watch pods").await;
+    // The registry is followed, with what is known of the Pods.
+    bed.label("web-0", "version=v2").await?;
+    bed.register(&["10.1.0.1", "10.1.0.9"])?;
+    bed.until("an instance comes", "10.1.0.9", &plain()).await;
+    let now = bed.cluster.versions().await?;
+    assert_eq!(now[&object], versions[&object]);
+
+    rule.end();
+    let what = "Pods are followed again";
+    eventually(3 * SOON, what, async || {
+        let endpoints = bed.endpoints().await?;
+        ensure!(endpoints["10.1.0.1"] == of_pod("v2"), "{endpoints:?}");
+        Ok(())
+    })
+    .await;
+    until_pods(&diolkos, "Followed", "").await;
+    Ok(())
+}
+
 /// Waits until the condition says so, for a reason with this text.
 async fn until_pods(diolkos: &Diolkos, reason: &str, text: &str) {
     eventually(SOON, reason, async || {

@@ -230,3 +230,6 @@ impl Trouble {
         self.pods.as_ref().or(self.nodes.as_ref()).cloned()
     }
 }
+
+#[cfg(test)]
+mod tests;
