@@ -10,7 +10,9 @@ use anyhow::Result;
 use diolkos_source_dubbo::Discovery;
 use diolkos_testkit::{Etcd, TcpProxy};
 
-use crate::support::{Running, config, instance, provider};
+use serde_json::json;
+
+use crate::support::{Running, config, instance, instance_of_revision, provider};
 
 #[tokio::test]
 async fn a_key_whose_lease_ends_is_gone() -> Result<()> {
@@ -153,6 +155,31 @@ async fn only_what_is_selected_is_told() -> Result<()> {
     source.shows("changes of the selected", &expected).await;
     assert_eq!(source.world().upserts.len(), 3);
     assert!(source.world().removed.is_empty());
+    Ok(())
+}
+
+/// The catalogue lets go of a revision's metadata with the last instance that names it, and its key
+/// does not change when the next one does.
+#[tokio::test]
+async fn metadata_is_read_again_when_an_instance_comes_back() -> Result<()> {
+    let etcd = Etcd::start().await?;
+    let services = json!({"a.B:dubbo": {
+        "name": "a.B", "protocol": "dubbo", "port": 20880, "params": {"side": "provider"},
+    }});
+    let metadata = json!({"app": "app", "revision": "r1", "services": services});
+    etcd.put("/dubbo/metadata/app/r1", &metadata.to_string())
+        .await?;
+    etcd.put("/dubbo/mapping/a.B", "app").await?;
+    let (key, record) = instance_of_revision("app", 1, "r1");
+    etcd.put(&key, &record).await?;
+    let source = Running::synced(config(etcd.endpoints())).await;
+    let all = [("a.B", 1), ("app", 1)];
+    source.shows("the interface of the instance", &all).await;
+    etcd.delete(&key).await?;
+    source.shows("no instances", &[]).await;
+    etcd.put(&key, &record).await?;
+    source.shows("it is back", &all).await;
+    assert_eq!(source.world().snapshots.len(), 1);
     Ok(())
 }
 

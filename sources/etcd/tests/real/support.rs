@@ -14,6 +14,7 @@ use diolkos_source_api::{
 use diolkos_source_dubbo::{Discovery, Options, Variants};
 use diolkos_source_etcd::{Config, Etcd};
 use diolkos_testkit::eventually;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::form_urlencoded::byte_serialize;
@@ -190,10 +191,37 @@ pub(crate) fn provider(interface: &str, host: u32) -> String {
 
 /// The key and the record of an application's instance.
 pub(crate) fn instance(application: &str, host: u8) -> (String, String) {
-    let key = format!("/services/{application}/10.30.0.{host}:20880");
-    let endpoints = r#"[{\"port\":20880,\"protocol\":\"dubbo\"}]"#;
-    let record = format!(
-        r#"{{"name":"{application}","id":"10.30.0.{host}:20880","address":"10.30.0.{host}","port":20880,"payload":{{"metadata":{{"dubbo.endpoints":"{endpoints}","dubbo.metadata.storage-type":"local"}}}}}}"#
-    );
-    (key, record)
+    instance_of(
+        application,
+        host,
+        json!({"dubbo.metadata.storage-type": "local"}),
+    )
+}
+
+/// The key and the record of an instance whose metadata is in the registry, under a revision.
+pub(crate) fn instance_of_revision(
+    application: &str,
+    host: u8,
+    revision: &str,
+) -> (String, String) {
+    let metadata = json!({
+        "dubbo.metadata.storage-type": "remote",
+        "dubbo.metadata.revision": revision,
+    });
+    instance_of(application, host, metadata)
+}
+
+fn instance_of(application: &str, host: u8, mut metadata: Value) -> (String, String) {
+    let id = format!("10.30.0.{host}:20880");
+    metadata["dubbo.endpoints"] = json!([{"port": 20880, "protocol": "dubbo"}])
+        .to_string()
+        .into();
+    let record = json!({
+        "name": application,
+        "id": id,
+        "address": format!("10.30.0.{host}"),
+        "port": 20880,
+        "payload": {"metadata": metadata},
+    });
+    (format!("/services/{application}/{id}"), record.to_string())
 }
