@@ -12,7 +12,7 @@
 //!
 //! - `DIOLKOS_SEQUENCES`: how many of each registry (its own number, see the tests).
 //! - `DIOLKOS_SEED`: the seed of the first (1); the others follow it. `DIOLKOS_SEED=$(date +%s)` draws others.
-//! - `DIOLKOS_PARALLEL`: how many of each registry run at once (32).
+//! - `DIOLKOS_PARALLEL`: how many of each registry run at once (as above).
 
 #![allow(clippy::print_stderr)] // how long it took, and what it found, for whoever runs it
 
@@ -20,10 +20,16 @@
 mod bridge;
 #[path = "convergence/consul.rs"]
 mod consul;
+#[path = "convergence/dubbo.rs"]
+mod dubbo;
+#[path = "convergence/etcd.rs"]
+mod etcd;
 #[path = "convergence/mesh.rs"]
 mod mesh;
 #[path = "convergence/play.rs"]
 mod play;
+#[path = "common/dubbo.rs"]
+mod provider;
 #[path = "convergence/registry.rs"]
 mod registry;
 #[path = "convergence/sequence.rs"]
@@ -32,6 +38,8 @@ mod sequence;
 mod troubles;
 #[path = "convergence/truth.rs"]
 mod truth;
+#[path = "convergence/zookeeper.rs"]
+mod zookeeper;
 
 use std::{
     env,
@@ -45,6 +53,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use consul::Consul;
 use diolkos_testkit::Kubernetes;
+use dubbo::Dubbo;
+use etcd::Etcd;
 use mesh::Watches;
 use play::{Servers, Tally, play};
 use proptest::strategy::ValueTree;
@@ -52,6 +62,7 @@ use registry::Registry;
 use sequence::Sequence;
 use serde_json::json;
 use tokio::task::JoinSet;
+use zookeeper::ZooKeeper;
 
 /// How long a failing sequence is made smaller.
 const SHRINK: Duration = Duration::from_secs(180);
@@ -83,18 +94,28 @@ async fn the_mesh_converges_and_nothing_that_lives_is_ever_removed() -> Result<(
     // All sequences are one client to it.
     let limits = json!({"limits": {"http_max_conns_per_client": 10_000}});
     let server = diolkos_testkit::Consul::builder().config(limits);
-    converges::<Consul>(server.start(), 200).await
+    converges::<Consul>(server.start(), (200, 32)).await
 }
 
-/// Plays sequences with a registry, this many if not told otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_mesh_converges_with_zookeeper() -> Result<()> {
+    converges::<Dubbo<ZooKeeper>>(ZooKeeper::stores(), (100, 48)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_mesh_converges_with_etcd() -> Result<()> {
+    converges::<Dubbo<Etcd>>(Etcd::stores(), (100, 48)).await
+}
+
+/// Plays sequences with a registry; this many, and so many of them at once, if not told otherwise.
 async fn converges<R: Registry>(
     start: impl Future<Output = Result<R::Servers>>,
-    count: u64,
+    (count, parallel): (u64, u64),
 ) -> Result<()> {
     // The same each time, so that who changes something meets what they changed, and not somebody else's luck.
     let first = setting("DIOLKOS_SEED", 1)?;
     let count = setting("DIOLKOS_SEQUENCES", count)?;
-    let parallel = setting("DIOLKOS_PARALLEL", 32)?;
+    let parallel = setting("DIOLKOS_PARALLEL", parallel)?;
     let kubernetes = Kubernetes::builder().without_controller_manager();
     let (registry, kubernetes) = tokio::try_join!(start, kubernetes.start())?;
     kubernetes.install_istio_crds().await?;

@@ -1,4 +1,4 @@
-//! A running `diolkos` from Consul to a directory, and everything that it wrote there.
+//! A running `diolkos` from a registry to a directory, and everything that it wrote there.
 
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
@@ -17,9 +17,14 @@ use crate::common::{Diolkos, SOON};
 /// The files of a directory: when they were written, and what they hold.
 pub type Files = BTreeMap<String, (SystemTime, String)>;
 
+/// A guard that decides soon: what it holds back for longer would look like a test that passes.
+pub const GUARD: &str = "guard: {emptyHold: 1s, confirmAfter: 2, emptyGrace: 0s}";
+
 /// A running bridge.
 pub struct Bridge {
     pub diolkos: Diolkos,
+    /// The name of its registry.
+    name: String,
     out: TempDir,
 }
 
@@ -34,15 +39,20 @@ impl Bridge {
 
     /// Starts into a directory that may hold what an earlier one wrote.
     pub async fn start(consul: &str, out: TempDir) -> Result<Self> {
-        // A guard that decides soon: what it holds back for longer would look like a test that passes.
+        let spec = format!("consul: {consul}, export: {{endpoints: Inline}}, {GUARD}");
+        Self::start_registry("consul", &spec, out).await
+    }
+
+    /// Starts a registry of that name with the fields of its `spec`, into a directory that may hold what an earlier
+    /// one wrote.
+    pub async fn start_registry(name: &str, spec: &str, out: TempDir) -> Result<Self> {
         let document = format!(
-            "{{apiVersion: diolkos.io/v1alpha1, kind: Registry, metadata: {{name: consul}}, spec: {{\
-              consul: {consul}, export: {{endpoints: Inline}}, \
-              guard: {{emptyHold: 1s, confirmAfter: 2, emptyGrace: 0s}}}}}}"
+            "{{apiVersion: diolkos.io/v1alpha1, kind: Registry, metadata: {{name: {name}}}, spec: {{{spec}}}}}"
         );
         let target = format!("directory:{}", out.path().display());
         Ok(Self {
             diolkos: Diolkos::run(&document, &["--to", &target]).await?,
+            name: name.to_owned(),
             out,
         })
     }
@@ -65,7 +75,7 @@ impl Bridge {
             status["phase"] == "Live" && status["epoch"].as_u64() >= Some(epoch),
             "{status}"
         );
-        self.diolkos.synced("consul").await
+        self.diolkos.synced(&self.name).await
     }
 
     /// Waits until it follows the registry and everything is written.
@@ -104,11 +114,20 @@ impl Bridge {
         Ok(files)
     }
 
-    /// Whether a file carries this service.
+    /// The condition of the registry, as (status, reason, message).
+    pub async fn condition(&self, kind: &str) -> Result<(String, String, String)> {
+        self.diolkos.condition(&self.name, kind).await
+    }
+
+    /// Whether a file carries this service of Consul.
     pub fn has(&self, service: &str) -> Result<bool> {
-        let host = format!("{service}.service.consul");
+        self.has_host(&format!("{service}.service.consul"))
+    }
+
+    /// Whether a file carries this host.
+    pub fn has_host(&self, host: &str) -> Result<bool> {
         let files = self.files()?;
-        Ok(files.values().any(|(_, content)| content.contains(&host)))
+        Ok(files.values().any(|(_, content)| content.contains(host)))
     }
 
     /// The sum of a metric's series.

@@ -25,8 +25,6 @@ use crate::{
 
 /// How long after its faults a sequence may take: the longest wait of the source between two connections is 30 s.
 const CONVERGES: Duration = Duration::from_secs(90);
-/// How long a lie waits until the mesh is as it should be; then there is none.
-const QUIET: Duration = Duration::from_secs(2);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -189,7 +187,7 @@ impl<'a, R: Registry> Player<'a, R> {
             };
             calm && view.registries.values().all(|r| r.remembered == 0) && truth.iter().all(known)
         };
-        until(QUIET, || Ok(quiet())).await
+        until(R::QUIET, || Ok(quiet())).await
     }
 
     /// Fails if something was taken away that lives.

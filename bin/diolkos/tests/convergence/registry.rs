@@ -32,6 +32,9 @@ pub(crate) trait Registry: Sized + Send + Sync + 'static {
     /// How its source is made.
     type Config: Clone + Send + Sync + 'static;
 
+    /// How long a lie waits until the mesh is as it should be; then there is none.
+    const QUIET: Duration;
+
     /// The document's field for the registry. The connection that it tells of is not used.
     const FIELD: &'static str;
 

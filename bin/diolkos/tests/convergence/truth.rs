@@ -79,6 +79,12 @@ impl Truth {
         live.map(|(place, _)| self.address(*place)).collect()
     }
 
+    /// An instance goes, and another one with the same address is there before that.
+    pub(crate) fn replace(&mut self, place: Place) {
+        let address = self.address(place);
+        *lock(&self.ends).instances.entry(address).or_default() += 1;
+    }
+
     /// Takes over how an instance is from now on (`Some`: there, and whether it is healthy), and counts what ends by it.
     pub(crate) fn change(&mut self, place: Place, now: Option<bool>) {
         let live = |truth: &Self| {
