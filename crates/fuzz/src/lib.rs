@@ -10,6 +10,7 @@
 )]
 
 mod arbitrary;
+mod dubbo;
 mod mapping;
 mod policies;
 
@@ -29,6 +30,7 @@ pub const CHECKS: &[Check] = &[
     ("consul", consul),
     ("credentials", credentials),
     ("document", document),
+    ("dubbo", dubbo),
     ("file", file),
     ("manifest", manifest),
     ("mapping", mapping),
@@ -61,6 +63,12 @@ pub fn file(content: &[u8]) {
         Ok(services) => services.iter().for_each(mapping::check),
         Err(fault) => assert!(fault.starts_with("x.yaml:"), "{fault}"),
     }
+}
+
+/// Nodes of a registry in Dubbo's layout (lines of paths, the data of each on the next line after a
+/// tab), and what is made of the services in them.
+pub fn dubbo(nodes: &[u8]) {
+    dubbo::check(nodes);
 }
 
 /// `Registry` documents: nothing is passed over in silence, and what is accepted can be used.
