@@ -87,7 +87,7 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// Remembers the hashes of the objects of `made`, which [`plan`] made of `service` and `policy`.
+    /// Remembers the hashes of the objects of `made`, which [`plan`](crate::plan()) made of `service` and `policy`.
     #[must_use]
     pub fn new(service: Arc<Service>, policy: Arc<Policy>, made: &Plan) -> Self {
         Self::remember(service, policy, made, None)

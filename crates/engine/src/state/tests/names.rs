@@ -67,7 +67,7 @@ fn of_two_names_that_differ_in_case_the_first_has_the_host() {
 fn an_inner_class_has_a_host_and_never_that_of_another() {
     let inner = interface("com.Foo$Bar", "", "com.foo$bar", 1);
     assert_eq!(
-        outcome(&[inner.clone()]).0,
+        outcome(std::slice::from_ref(&inner)).0,
         ["zk/com.Foo$Bar"],
         "its host is made valid"
     );
