@@ -215,6 +215,13 @@ impl Catalog {
         all
     }
 
+    /// Whether instances of an application count for an interface, as far as is known. For a source
+    /// that cannot read the application: this interface may have more instances.
+    #[must_use]
+    pub fn provides(&self, application: &str, interface: &str) -> bool {
+        self.store.provides(application, interface)
+    }
+
     /// Whether this way of registering is read.
     fn reads(&self, place: &Place) -> bool {
         match (self.store.options.discovery, place) {

@@ -35,7 +35,7 @@ use std::sync::Arc;
 pub use catalog::{Catalog, Change};
 pub use place::Place;
 pub use provider::Provider;
-pub use url::{Parameters, ProviderUrl, UrlError};
+pub use url::{Parameters, ProviderUrl, UrlError, decode};
 
 /// How services are made.
 #[derive(Clone, Debug)]

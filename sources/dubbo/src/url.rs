@@ -113,8 +113,9 @@ fn parameters(query: &str) -> Parameters {
         .collect()
 }
 
-/// Decodes percent escapes, once.
-pub(crate) fn decode(text: &str) -> Cow<'_, str> {
+/// Decodes percent escapes, once: from the name of a node to what it stands for.
+#[must_use]
+pub fn decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return text.into();
     }

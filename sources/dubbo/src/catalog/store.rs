@@ -271,6 +271,15 @@ impl Store {
             .collect()
     }
 
+    /// Whether the mapping or the metadata of an application names an interface.
+    pub(super) fn provides(&self, application: &str, interface: &str) -> bool {
+        self.interfaces.get(interface).is_some_and(|known| {
+            let mut revisions = known.revisions.iter();
+            known.applications.contains(application)
+                || revisions.any(|(name, _)| **name == *application)
+        })
+    }
+
     pub(super) fn set_mapping(
         &mut self,
         interface: &str,
