@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use diolkos_source_dubbo::{Discovery, Place};
+use diolkos_model::ServiceKey;
+use diolkos_source_dubbo::{Discovery, Place, decode};
 use diolkos_zk::{Change, Changed};
 
 use crate::{Config, Select};
@@ -147,7 +148,11 @@ impl Layout {
 
     /// Dubbo's root.
     pub(crate) fn root(&self) -> &str {
-        if self.root.is_empty() { "/" } else { &self.root }
+        if self.root.is_empty() {
+            "/"
+        } else {
+            &self.root
+        }
     }
 
     /// Whether there is nothing to tell without this list.
@@ -167,6 +172,11 @@ impl Layout {
                 Target::Rules,
             ],
         }
+    }
+
+    /// Whether a service is wanted.
+    pub(crate) fn takes(&self, service: &ServiceKey) -> bool {
+        (self.select)(&service.name)
     }
 
     /// The nodes at and below which everything is.
@@ -213,8 +223,8 @@ impl Layout {
         let name: Arc<str> = name.into();
         match list {
             Target::Interfaces => self.interface(&name),
-            Target::Applications if (self.select)(&name) => vec![Target::Instances(name)],
-            Target::Mappings if (self.select)(&name) => {
+            Target::Applications => vec![Target::Instances(name)],
+            Target::Mappings if self.selects(&name) => {
                 vec![Target::Data(Place::Mapping { interface: name })]
             }
             Target::Rules => {
@@ -236,7 +246,7 @@ impl Layout {
         let other = RESERVED.contains(&&**name)
             || path == self.applications
             || self.applications.starts_with(&format!("{path}/"));
-        if other || !(self.select)(name) {
+        if other || !self.selects(name) {
             return Vec::new();
         }
         let interface = name.clone();
@@ -319,18 +329,22 @@ impl Layout {
         })
     }
 
+    /// Whether the interface of this node is wanted.
+    fn selects(&self, interface: &str) -> bool {
+        (self.select)(&decode(interface))
+    }
+
+    /// Interfaces are not read if they are not wanted. Applications always are: only the catalogue
+    /// knows the interfaces that their instances count for.
     fn if_wanted(&self, target: Target) -> Vec<Target> {
         let wanted = match &target {
             Target::Names(Place::Providers { interface } | Place::Configurators { interface }) => {
-                self.interfaces() && (self.select)(interface)
+                self.interfaces() && self.selects(interface)
             }
             Target::Data(Place::Mapping { interface }) => {
-                self.applications() && (self.select)(interface)
+                self.applications() && self.selects(interface)
             }
-            Target::Instances(application)
-            | Target::Data(Place::Instance { application, .. }) => {
-                self.applications() && (self.select)(application)
-            }
+            Target::Instances(_) | Target::Data(Place::Instance { .. }) => self.applications(),
             _ => true,
         };
         if wanted { vec![target] } else { Vec::new() }

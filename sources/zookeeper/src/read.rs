@@ -6,13 +6,15 @@ use diolkos_zk::{Connection, Error};
 
 use crate::layout::{Layout, Target};
 
-/// What a target holds. What is missing is empty.
+/// What a target holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// The names of the children.
     Names(Vec<String>),
-    /// The data, if the node is there.
-    Data(Option<Bytes>),
+    /// The data.
+    Data(Bytes),
+    /// There is no such node.
+    Nothing,
 }
 
 /// Reads targets over one connection.
@@ -38,10 +40,7 @@ impl Reader<'_> {
                     if self.one_shot
                         && target.comes_unannounced()
                         && self.connection.exists(&path, true).await? => {}
-                Err(Error::NoNode { .. }) if target.is_list() => {
-                    return Ok(Found::Names(Vec::new()));
-                }
-                Err(Error::NoNode { .. }) => return Ok(Found::Data(None)),
+                Err(Error::NoNode { .. }) => return Ok(Found::Nothing),
                 found => return found,
             }
         }
@@ -53,7 +52,7 @@ impl Reader<'_> {
             Ok(Found::Names(children.names))
         } else {
             let data = self.connection.data(path, self.one_shot).await?;
-            Ok(Found::Data(Some(data)))
+            Ok(Found::Data(data))
         }
     }
 }
@@ -83,12 +82,12 @@ pub(crate) fn fatal(error: &Error) -> SourceError {
     match error {
         Error::Connection(_) => SourceError::Transport(error.to_string()),
         Error::AuthFailed(_) => SourceError::Denied(error.to_string()),
-        Error::NoAuth { .. } => SourceError::Denied(
-            trouble(error).unwrap_or_else(|| error.to_string()),
-        ),
-        Error::TooLarge { .. } => SourceError::Config(
-            trouble(error).unwrap_or_else(|| error.to_string()),
-        ),
+        Error::NoAuth { .. } => {
+            SourceError::Denied(trouble(error).unwrap_or_else(|| error.to_string()))
+        }
+        Error::TooLarge { .. } => {
+            SourceError::Config(trouble(error).unwrap_or_else(|| error.to_string()))
+        }
         Error::Config(_) => SourceError::Config(error.to_string()),
         Error::InvalidPath { .. } => SourceError::Config(error.to_string()),
         Error::NoNode { .. }

@@ -115,6 +115,9 @@ impl<'a> Session<'a> {
     async fn name_all(&mut self) -> Result<HashSet<ServiceKey>, SourceError> {
         let mut named = HashSet::new();
         for service in self.state.catalog.snapshot() {
+            if !self.reader.layout.takes(&service.key) {
+                continue;
+            }
             named.insert(service.key.clone());
             self.upsert(service).await?;
         }
@@ -225,12 +228,14 @@ impl<'a> Session<'a> {
     async fn tell_changes(&mut self) -> Result<(), SourceError> {
         for change in self.state.catalog.take_changes() {
             match change {
-                Change::Upsert(service) => self.upsert(service).await?,
+                Change::Upsert(service) if self.reader.layout.takes(&service.key) => {
+                    self.upsert(service).await?;
+                }
                 // Where something cannot be read there may be more instances.
                 Change::Remove(key) if self.state.evidence_of(&key).is_complete() => {
                     self.remove(key).await?;
                 }
-                Change::Remove(_) => {}
+                Change::Upsert(_) | Change::Remove(_) => {}
             }
         }
         self.report();
@@ -261,8 +266,8 @@ impl<'a> Session<'a> {
         } else {
             format!("; {complaint}")
         };
-        self.out
-            .health
-            .live(format!("{services} services, {instances} instances{complaint}"));
+        self.out.health.live(format!(
+            "{services} services, {instances} instances{complaint}"
+        ));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use diolkos_model::{Service, ServiceKey};
 use diolkos_source_api::{Backoff, Evidence};
-use diolkos_source_dubbo::{Catalog, Options, Place};
+use diolkos_source_dubbo::{Catalog, Options, Place, decode};
 
 use crate::{
     layout::{Layout, Target},
@@ -56,23 +56,24 @@ impl State {
         full: bool,
     ) -> Vec<Target> {
         self.troubles.remove(target);
-        self.known.insert(target.clone());
+        if is_settled(target, &found) {
+            self.known.remove(target);
+        } else {
+            self.known.insert(target.clone());
+        }
         match (target, found) {
             (Target::Names(place), Found::Names(names)) => self.catalog.set_children(place, names),
-            (Target::Data(place), Found::Data(data)) => {
-                if is_settled(target, data.is_some()) {
-                    self.known.remove(target);
-                }
-                self.catalog.set_data(place, data);
-            }
+            (Target::Names(place), _) => self.catalog.set_children(place, Vec::new()),
+            (Target::Data(place), Found::Data(data)) => self.catalog.set_data(place, Some(data)),
+            (Target::Data(place), _) => self.catalog.set_data(place, None),
             (list, Found::Names(names)) => {
                 let children = names.iter().flat_map(|name| layout.children(list, name));
                 return children
                     .filter(|child| full || !self.known.contains(child))
                     .collect();
             }
-            // The reader gives names for lists only.
-            (_, Found::Data(_)) => {}
+            // What it named is told to be gone by itself, or is found gone by a full read.
+            (_, Found::Data(_) | Found::Nothing) => {}
         }
         Vec::new()
     }
@@ -120,7 +121,12 @@ impl State {
                 _ => {}
             }
         }
-        let idle: Vec<Target> = self.known.iter().filter(|t| self.is_idle(t)).cloned().collect();
+        let idle: Vec<Target> = self
+            .known
+            .iter()
+            .filter(|t| self.is_idle(t))
+            .cloned()
+            .collect();
         for target in idle {
             self.known.remove(&target);
             self.troubles.remove(&target);
@@ -189,8 +195,34 @@ impl State {
     /// Whether instances of a service may be missing.
     pub(crate) fn evidence_of(&self, key: &ServiceKey) -> Evidence {
         let reasons = self.troubles.iter();
-        let reasons = reasons.filter(|(target, _)| hides(target) && concerns(target, key));
+        let reasons = reasons.filter(|(target, _)| hides(target) && self.concerns(target, key));
         partial(reasons.map(|(_, reason)| reason))
+    }
+
+    /// Whether a target tells of instances of a service.
+    fn concerns(&self, target: &Target, key: &ServiceKey) -> bool {
+        let (interface, _) = key.name.split_once(':').unwrap_or((&key.name, ""));
+        let is_application = !key.namespace.is_empty();
+        let of_interface = |name: &str| !is_application && decode(name) == interface;
+        let of_application = |name: &str| match is_application {
+            true => *key.name == *name,
+            false => self.catalog.provides(name, interface),
+        };
+        match target {
+            Target::Folder { interface, .. } => of_interface(interface),
+            Target::Instances(application) => of_application(application),
+            Target::Names(place) | Target::Data(place) => match place {
+                Place::Providers { interface }
+                | Place::Mapping { interface }
+                | Place::Definitions { interface }
+                | Place::Definition { interface, .. } => of_interface(interface),
+                Place::Revision { application, .. } | Place::Instance { application, .. } => {
+                    of_application(application)
+                }
+                Place::Configurators { .. } | Place::Rule { .. } => false,
+            },
+            Target::Interfaces | Target::Applications | Target::Mappings | Target::Rules => true,
+        }
     }
 
     /// What cannot be read, in one line; empty if there is nothing.
@@ -248,11 +280,12 @@ fn joined<'a>(mut reasons: impl Iterator<Item = &'a Arc<str>>) -> String {
 }
 
 /// Whether there is nothing more to follow once this was read: a revision never changes, and what
-/// is gone is named again by its list when it comes back.
-fn is_settled(target: &Target, is_there: bool) -> bool {
-    match target {
-        Target::Data(Place::Revision { .. }) => is_there,
-        target => !is_there && target.parent().is_some(),
+/// is gone is named by its list when it comes back.
+fn is_settled(target: &Target, found: &Found) -> bool {
+    match (target, found) {
+        (Target::Data(Place::Revision { .. }), Found::Data(_)) => true,
+        (target, Found::Nothing) => !target.comes_unannounced(),
+        _ => false,
     }
 }
 
@@ -264,26 +297,4 @@ fn hides(target: &Target) -> bool {
             | Target::Data(Place::Rule { .. })
             | Target::Names(Place::Configurators { .. })
     )
-}
-
-/// Whether a target tells of instances of a service.
-fn concerns(target: &Target, key: &ServiceKey) -> bool {
-    let is_application = !key.namespace.is_empty();
-    let name = key.name.split(':').next().unwrap_or_default();
-    match target {
-        Target::Interfaces | Target::Applications | Target::Mappings | Target::Rules => true,
-        Target::Folder { interface, .. } => !is_application && name == &**interface,
-        Target::Instances(application) => !is_application || *key.name == **application,
-        Target::Names(place) | Target::Data(place) => match place {
-            Place::Providers { interface }
-            | Place::Configurators { interface }
-            | Place::Mapping { interface }
-            | Place::Definitions { interface }
-            | Place::Definition { interface, .. } => !is_application && name == &**interface,
-            Place::Revision { application, .. } | Place::Instance { application, .. } => {
-                !is_application || *key.name == **application
-            }
-            Place::Rule { .. } => true,
-        },
-    }
 }

@@ -53,9 +53,10 @@ async fn real_records(server: ZooKeeper) -> Result<()> {
 
     let applications = ["demo-inst", "demo-provider", "demo-remote"];
     let application = discovered(&server, Discovery::Application).await?;
-    for (name, at) in applications
-        .into_iter()
-        .zip(["10.77.0.3:20882", "10.77.0.1:20880", "10.77.0.1:20880"])
+    for (name, at) in
+        applications
+            .into_iter()
+            .zip(["10.77.0.3:20882", "10.77.0.1:20880", "10.77.0.1:20880"])
     {
         assert_eq!(addresses(&application, name), [at], "{name}");
     }
@@ -69,7 +70,12 @@ async fn real_records(server: ZooKeeper) -> Result<()> {
     assert_eq!(both.services.len(), 4);
     assert_eq!(
         addresses(&both, INTERFACE),
-        [&of_interfaces[..2], &["10.77.0.3:20882"], &of_interfaces[2..]].concat()
+        [
+            &of_interfaces[..2],
+            &["10.77.0.3:20882"],
+            &of_interfaces[2..]
+        ]
+        .concat()
     );
     Ok(())
 }
@@ -92,7 +98,11 @@ async fn records_one_by_one(server: ZooKeeper) -> Result<()> {
     // Deeper ones need those above them.
     let leaves: Vec<_> = recorded
         .iter()
-        .filter(|(path, _)| !recorded.keys().any(|other| other.starts_with(&format!("{path}/"))))
+        .filter(|(path, _)| {
+            !recorded
+                .keys()
+                .any(|other| other.starts_with(&format!("{path}/")))
+        })
         .collect();
     for backwards in [false, true] {
         let mut order = leaves.clone();
@@ -107,11 +117,12 @@ async fn records_one_by_one(server: ZooKeeper) -> Result<()> {
                 addresses(world, INTERFACE).len() == 4 && world.services.len() == 4
             })
             .await;
-        writer.delete(&format!("/services/demo-inst/10.77.0.3:20882")).await?;
+        writer
+            .delete(&format!("/services/demo-inst/10.77.0.3:20882"))
+            .await?;
         source
             .until("an instance goes", |world| {
-                addresses(world, INTERFACE).len() == 3
-                    && world.removed == ["demo-inst"]
+                addresses(world, INTERFACE).len() == 3 && world.removed == ["demo-inst"]
             })
             .await;
         for tree in ["/services", "/dubbo"] {
@@ -140,9 +151,16 @@ async fn what_applications_write_is_followed_without_persistent_watches() -> Res
 async fn rules_are_followed() -> Result<()> {
     let server = ZooKeeper::start().await?;
     let writer = server.writer().await?;
-    writer.create(&provider_path("a", "10.1.0.1:20880"), "").await?;
+    writer
+        .create(&provider_path("a", "10.1.0.1:20880"), "")
+        .await?;
     let source = Running::synced(config("zk", vec![server.address()])).await;
-    assert!(source.world().only("a").is_some_and(|i| i.health.is_healthy()));
+    assert!(
+        source
+            .world()
+            .only("a")
+            .is_some_and(|i| i.health.is_healthy())
+    );
     let rule = "configVersion: v2.7\nscope: service\nkey: a\nenabled: true\nconfigs:\n\
                 - side: provider\n  addresses: [\"0.0.0.0\"]\n  parameters: {disabled: true}\n";
     let path = "/dubbo/config/dubbo/a.configurators";
@@ -152,7 +170,9 @@ async fn rules_are_followed() -> Result<()> {
             world.only("a").is_some_and(|i| !i.health.is_healthy())
         })
         .await;
-    writer.set(path, rule.replace("disabled: true", "weight: 7")).await?;
+    writer
+        .set(path, rule.replace("disabled: true", "weight: 7"))
+        .await?;
     source
         .until("the rule gives it a weight", |world| {
             let only = world.only("a");
@@ -177,7 +197,9 @@ async fn what_is_not_selected_is_not_read() -> Result<()> {
     let server = ZooKeeper::start().await?;
     let writer = server.writer().await?;
     for interface in ["a", "b"] {
-        writer.create(&provider_path(interface, "10.1.0.1:20880"), "").await?;
+        writer
+            .create(&provider_path(interface, "10.1.0.1:20880"), "")
+            .await?;
     }
     write(&writer, &recorded()?).await?;
     // Who reads these is refused, and says so.
@@ -189,10 +211,14 @@ async fn what_is_not_selected_is_not_read() -> Result<()> {
     let source = Running::synced(settings).await;
     source.snapshots(1).await;
     let before = source.requests().await;
-    writer.create(&provider_path("b", "10.1.0.2:20880"), "").await?;
+    writer
+        .create(&provider_path("b", "10.1.0.2:20880"), "")
+        .await?;
     writer.create("/dubbo/a/consumers/x", "").await?;
     writer.create("/services/demo-inst/10.1.0.3:1", "").await?;
-    writer.create(&provider_path("a", "10.1.0.2:20880"), "").await?;
+    writer
+        .create(&provider_path("a", "10.1.0.2:20880"), "")
+        .await?;
     source
         .until("followed", |world| world.count("a") == Some(2))
         .await;

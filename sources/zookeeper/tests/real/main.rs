@@ -1,8 +1,8 @@
 //! The source against real ZooKeeper servers.
 
+mod access;
 #[path = "../dubbo/mod.rs"]
 mod dubbo;
-mod access;
 mod layouts;
 mod outages;
 mod scale;

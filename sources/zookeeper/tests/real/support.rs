@@ -71,6 +71,25 @@ impl World {
         }
     }
 
+    /// Enough to see what is wrong, and cheap: conditions are looked at often.
+    fn summary(&self) -> String {
+        let Self {
+            services,
+            removed,
+            snapshots,
+            upserts,
+            ..
+        } = self;
+        let some = services.values().take(10);
+        let some: Vec<_> = some
+            .map(|service| (&service.key.name, service.instances.len()))
+            .collect();
+        let count = services.len();
+        format!(
+            "{count} services: {some:?}…; removed: {removed:?}; snapshots: {snapshots:?}; upserts: {upserts}"
+        )
+    }
+
     /// The only instance of a service.
     pub(crate) fn only(&self, name: &str) -> Option<&Instance> {
         match &*self.services.get(name)?.instances {
@@ -117,7 +136,8 @@ impl Running {
                     .apply(envelope.event);
             }
         });
-        let task = tokio::spawn(async move { supervise("zookeeper", ZooKeeper::new(config), cx).await });
+        let task =
+            tokio::spawn(async move { supervise("zookeeper", ZooKeeper::new(config), cx).await });
         Self {
             world,
             health,
@@ -152,9 +172,7 @@ impl Running {
     pub(crate) async fn within(&self, deadline: Duration, what: &str, so: impl Fn(&World) -> bool) {
         eventually(deadline, what, async || {
             let world = self.world();
-            so(&world)
-                .then_some(())
-                .ok_or_else(|| format!("{world:#?}"))
+            so(&world).then_some(()).ok_or_else(|| world.summary())
         })
         .await;
     }
