@@ -139,8 +139,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Tells the catalogue the metadata that it wants. It lets go of what its last instance named,
-    /// and the key does not change when another instance names it: the watch tells nothing then.
+    /// Tells the catalogue the metadata that it wants. It lets go of metadata that no instance names,
+    /// and the key does not change when an instance names it again: the watch tells nothing then.
     async fn fill(&self, catalog: &mut Catalog) -> Result<(), Failure> {
         for place in catalog.wanted() {
             if !matches!(place, Place::Revision { .. }) {

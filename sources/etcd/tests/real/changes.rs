@@ -158,8 +158,8 @@ async fn only_what_is_selected_is_told() -> Result<()> {
     Ok(())
 }
 
-/// The catalogue lets go of a revision's metadata with the last instance that names it, and its key
-/// does not change when the next one does.
+/// The catalogue lets go of metadata that no instance names when it is told other metadata, and the
+/// key does not change when an instance names it again.
 #[tokio::test]
 async fn metadata_is_read_again_when_an_instance_comes_back() -> Result<()> {
     let etcd = Etcd::start().await?;
@@ -167,8 +167,10 @@ async fn metadata_is_read_again_when_an_instance_comes_back() -> Result<()> {
         "name": "a.B", "protocol": "dubbo", "port": 20880, "params": {"side": "provider"},
     }});
     let metadata = json!({"app": "app", "revision": "r1", "services": services});
+    let other = json!({"app": "app", "revision": "r2", "services": {}}).to_string();
     etcd.put("/dubbo/metadata/app/r1", &metadata.to_string())
         .await?;
+    etcd.put("/dubbo/metadata/app/r2", &other).await?;
     etcd.put("/dubbo/mapping/a.B", "app").await?;
     let (key, record) = instance_of_revision("app", 1, "r1");
     etcd.put(&key, &record).await?;
@@ -177,6 +179,7 @@ async fn metadata_is_read_again_when_an_instance_comes_back() -> Result<()> {
     source.shows("the interface of the instance", &all).await;
     etcd.delete(&key).await?;
     source.shows("no instances", &[]).await;
+    etcd.put("/dubbo/metadata/app/r3", &other).await?;
     etcd.put(&key, &record).await?;
     source.shows("it is back", &all).await;
     assert_eq!(source.world().snapshots.len(), 1);
