@@ -1,6 +1,6 @@
 //! Dubbo's own providers and consumers, of the two lines that are in use.
 //!
-//! Dubbo refuses loopback addresses: use it inside of [`netns::isolated`](crate::netns::isolated).
+//! Dubbo refuses loopback addresses: use it inside of [`netns::isolated`].
 
 use std::fs;
 use std::net::Ipv4Addr;
