@@ -52,7 +52,7 @@ pub async fn connect(config: &Config, session: &mut Session) -> Result<Connected
         let addresses = match resolve(server, config.connect_timeout).await {
             Ok(addresses) => addresses,
             Err(fault) => {
-                failures.push(fault.of(server));
+                failures.push(fault.at(server));
                 continue;
             }
         };
@@ -72,7 +72,7 @@ pub async fn connect(config: &Config, session: &mut Session) -> Result<Connected
                 }
                 Err(fault) => {
                     tracing::debug!(server, %address, ?fault, "zookeeper does not take us");
-                    failures.push(fault.of(server));
+                    failures.push(fault.at(server));
                 }
             }
         }

@@ -238,7 +238,10 @@ impl Driver {
                     while !exchange.is_full() && let Ok(request) = requests.try_recv() {
                         exchange.send(request, &mut outbound.buffer);
                     }
-                    sent = Instant::now();
+                    // Else nobody waited for them.
+                    if !outbound.buffer.is_empty() {
+                        sent = Instant::now();
+                    }
                 }
                 () = sleep_until(heard + silence(self.timeout)) => {
                     let silence = silence(self.timeout);
@@ -257,7 +260,7 @@ pub(crate) struct Ending {
 
 impl Ending {
     fn because(&self, fault: Fault) {
-        self.closed.send_replace(Some(fault.of(&self.server)));
+        self.closed.send_replace(Some(fault.at(&self.server)));
     }
 }
 

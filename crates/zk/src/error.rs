@@ -69,8 +69,10 @@ pub enum Error {
 /// Why a connection to a server is of no more use; an [`Error`] but for the server's name.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// It is broken.
+    /// It is broken, or there is none.
     Broken(String),
+    /// It was there, and the server ended it.
+    Closed(String),
     /// It says what is not in the protocol.
     Protocol(String),
     /// It refuses us.
@@ -78,9 +80,9 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) fn of(self, server: &str) -> Error {
+    pub(crate) fn at(self, server: &str) -> Error {
         match self {
-            Self::Broken(why) => Error::Connection(format!("{server}: {why}")),
+            Self::Broken(why) | Self::Closed(why) => Error::Connection(format!("{server}: {why}")),
             Self::Protocol(why) => Error::Protocol(format!("{server}: {why}")),
             Self::Refused(why) => Error::AuthFailed(format!("{server}: {why}")),
         }

@@ -133,7 +133,7 @@ impl Greeting<'_> {
                 Ok(None) => {}
                 // Servers hang up on those who have seen later transactions than they have. If that is all of them,
                 // their data were lost or are those of a backup, and the session with them.
-                Err(Fault::Broken(why)) if self.overdue => {
+                Err(Fault::Closed(why)) if self.overdue => {
                     tracing::debug!(server = self.server, why, "giving up an overdue session");
                 }
                 Err(fault) => return Err(fault),

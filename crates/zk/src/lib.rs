@@ -47,7 +47,8 @@ pub struct Config {
     pub chroot: String,
     /// The session's life without contact, as asked for; the server decides.
     pub session_timeout: Duration,
-    /// How long a connection to one server may take, session and authentication included.
+    /// How long a connection to one server may take, session and authentication included. With less than a third of
+    /// the session's time-out there is time to find another server when one stops answering.
     pub connect_timeout: Duration,
     /// Digest credentials.
     pub digest: Option<Digest>,

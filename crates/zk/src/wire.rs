@@ -94,9 +94,10 @@ impl Wire {
 impl Inbound {
     /// Waits for more bytes. Nothing is lost when the future is dropped.
     pub(crate) async fn fill(&mut self) -> Result<(), Fault> {
-        match self.stream.read_buf(self.splitter.space()).await? {
-            0 => Err(Fault::Broken("the server closed the connection".to_owned())),
-            _ => Ok(()),
+        match self.stream.read_buf(self.splitter.space()).await {
+            Ok(0) => Err(Fault::Closed("the server closed the connection".to_owned())),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Fault::Closed(error.to_string())),
         }
     }
 

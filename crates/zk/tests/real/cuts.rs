@@ -10,6 +10,7 @@ use std::{
 use anyhow::Result;
 use diolkos_testkit::ZooKeeper;
 use diolkos_zk::{Change, Connected, Error, Session, WatchMode};
+use futures::future::try_join_all;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
     net::{TcpListener, TcpStream},
@@ -60,6 +61,44 @@ async fn exhaust(connected: &Connected) -> Error {
             return error;
         }
     }
+}
+
+/// Watches that were not set again yet when the connection broke tell what changed before that.
+#[tokio::test]
+async fn cuts_while_many_watches_are_set_again_lose_nothing() -> Result<()> {
+    let server = ZooKeeper::start().await?;
+    let writer = server.writer().await?;
+    let name = |i: usize| format!("/{}{i:04}", "long".repeat(20));
+    let nodes: Vec<_> = (0..4_000).map(|i| (name(i), "")).collect();
+    writer.create_many(&nodes).await?;
+    let cutter = Cutter::start(server.address()).await?;
+    let mut config = config([cutter.address]);
+    config.session_timeout = Duration::from_secs(30);
+    let mut session = Session::default();
+    let first = connected(&config, &mut session).await;
+    let reads = nodes
+        .iter()
+        .map(|(path, _)| first.connection.children(path, true));
+    try_join_all(reads).await?;
+    drop(first);
+    let (early, late) = (name(0), name(3_999));
+    writer.create(&format!("{early}/child"), "").await?;
+    writer.create(&format!("{late}/child"), "").await?;
+
+    // The greeting, an event of 116 bytes with the first of three replies, another event before the last.
+    for bytes in (41..300).step_by(15) {
+        cutter.bytes.store(bytes, Relaxed);
+        if attempt(&config, &mut session).await.is_ok() {
+            break;
+        }
+    }
+    cutter.bytes.store(u64::MAX, Relaxed);
+    let mut last = connected(&config, &mut session).await;
+    assert!(last.resumed);
+    let wanted = [early, late];
+    let wanted = wanted.iter().map(|path| (Change::Children, path.as_str()));
+    told(&mut last.events, wanted).await;
+    Ok(())
 }
 
 #[tokio::test]

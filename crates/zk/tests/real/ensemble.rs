@@ -12,11 +12,18 @@ fn member<'a>(ensemble: &'a Ensemble, connected: &Connected) -> &'a ZooKeeper {
     found.expect("the connection is to a member")
 }
 
+/// Creates a node through another member than this one.
+async fn create(ensemble: &Ensemble, path: &str, but: &ZooKeeper) -> Result<()> {
+    let mut members = ensemble.members().iter();
+    let other = members.find(|member| member.address() != but.address());
+    let writer = other.expect("there are others").writer().await?;
+    writer.create(path, "").await
+}
+
 #[tokio::test]
 async fn the_next_server_goes_on_with_the_session() -> Result<()> {
     let ensemble = ZooKeeper::ensemble(3).await?;
-    let writer = ensemble.writer().await?;
-    writer.create("/a", "").await?;
+    ensemble.writer().await?.create("/a", "").await?;
     let mut config = config(ensemble.addresses());
     config.session_timeout = Duration::from_secs(6);
     config.connect_timeout = Duration::from_secs(1);
@@ -32,7 +39,7 @@ async fn the_next_server_goes_on_with_the_session() -> Result<()> {
     now = connected(&config, &mut session).await;
     assert!(now.resumed);
     assert_ne!(now.server, killed.address());
-    writer.create("/a/b", "").await?;
+    create(&ensemble, "/a/b", killed).await?;
     let wanted = [(Change::Created, "/a/b"), (Change::Children, "/a")];
     told(&mut now.events, wanted).await;
     killed.restart().await?;
@@ -45,7 +52,7 @@ async fn the_next_server_goes_on_with_the_session() -> Result<()> {
     assert!(now.resumed, "there was time to find another server");
     assert_ne!(now.server, stopped.address());
     now.connection.sync("/a").await?;
-    writer.create("/a/c", "").await?;
+    create(&ensemble, "/a/c", stopped).await?;
     told(&mut now.events, [(Change::Created, "/a/c")]).await;
     stopped.continue_process()?;
     Ok(())
