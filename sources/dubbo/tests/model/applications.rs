@@ -318,6 +318,26 @@ fn metadata_is_wanted_when_it_is_needed() {
 }
 
 #[test]
+fn an_application_provides_what_its_mapping_or_metadata_names() {
+    let tree = tree(&[
+        ("/services/shop/1", &remote("10.0.0.1", "r1")),
+        ("/dubbo/metadata/shop/r1", METADATA),
+        ("/dubbo/mapping/a.D", "shop"),
+    ]);
+    let catalog = tree.catalog(options());
+    for (application, interface, provides) in [
+        ("shop", "a.B", true),
+        ("shop", "a.C", true),
+        ("shop", "a.D", true),
+        ("shop", "a.E", false),
+        ("bank", "a.B", false),
+    ] {
+        let seen = catalog.provides(application, interface);
+        assert_eq!(seen, provides, "{application} {interface}");
+    }
+}
+
+#[test]
 fn a_record_that_says_the_same_again_is_no_change() {
     let mut tree = tree(&[("/services/shop/1", &remote("10.0.0.1", "r1"))]);
     let mut catalog = tree.catalog(options());
