@@ -361,3 +361,136 @@ fn child_of<'a>(parent: &str, path: &'a str) -> Option<&'a str> {
 fn absolute(path: &str) -> String {
     if path.is_empty() { "/" } else { path }.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(root: &str, applications: &str, discovery: Discovery) -> Layout {
+        Layout {
+            root: root.trim_end_matches('/').to_owned(),
+            applications: applications.trim_end_matches('/').to_owned(),
+            discovery,
+            select: Arc::new(|name| name != "unwanted"),
+        }
+    }
+
+    fn both() -> Layout {
+        layout("/dubbo", "/services", Discovery::Both)
+    }
+
+    /// The paths of what there is to read anew.
+    fn concerned(layout: &Layout, path: &str, kind: Change) -> Vec<String> {
+        let path = path.to_owned();
+        let targets = layout.concerned(&Changed { path, kind });
+        targets.iter().map(|target| layout.path(target)).collect()
+    }
+
+    #[test]
+    fn an_event_leads_to_the_list_or_record_that_it_is_part_of() {
+        let layout = both();
+        for (path, kind, expected) in [
+            ("/dubbo", Change::Created, &["/dubbo"][..]),
+            ("/dubbo", Change::Children, &["/dubbo"]),
+            ("/dubbo", Change::Data, &[]),
+            (
+                "/dubbo/a",
+                Change::Created,
+                &["/dubbo/a/providers", "/dubbo/a/configurators"],
+            ),
+            ("/dubbo/a", Change::Data, &[]),
+            (
+                "/dubbo/a/providers/x",
+                Change::Created,
+                &["/dubbo/a/providers"],
+            ),
+            (
+                "/dubbo/a/providers/x",
+                Change::Deleted,
+                &["/dubbo/a/providers"],
+            ),
+            ("/dubbo/a/providers/x", Change::Data, &[]),
+            ("/dubbo/a/consumers/x", Change::Created, &[]),
+            ("/dubbo/unwanted/providers/x", Change::Created, &[]),
+            ("/dubbo/config", Change::Created, &[]),
+            (
+                "/dubbo/config/dubbo/a.configurators",
+                Change::Data,
+                &["/dubbo/config/dubbo/a.configurators"],
+            ),
+            ("/dubbo/mapping/a", Change::Data, &["/dubbo/mapping/a"]),
+            ("/dubbo/mapping/unwanted", Change::Data, &[]),
+            (
+                "/dubbo/metadata/a/1.0.0/provider/x",
+                Change::Data,
+                &["/dubbo/metadata/a/1.0.0/provider/x"],
+            ),
+            (
+                "/dubbo/metadata/a",
+                Change::Children,
+                &["/dubbo/metadata/a"],
+            ),
+            ("/services", Change::Deleted, &["/services"]),
+            ("/services/x", Change::Created, &["/services/x"]),
+            ("/services/x/1:1", Change::Data, &["/services/x/1:1"]),
+            ("/elsewhere/x", Change::Created, &[]),
+        ] {
+            assert_eq!(concerned(&layout, path, kind), expected, "{path} {kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_discovered_concerns_nobody() {
+        let interface = layout("/dubbo", "/services", Discovery::Interface);
+        for path in ["/services/x/1:1", "/dubbo/mapping/a"] {
+            assert!(concerned(&interface, path, Change::Created).is_empty());
+        }
+        assert_eq!(interface.trees(), ["/dubbo"]);
+        let application = layout("/dubbo", "/services", Discovery::Application);
+        for path in ["/dubbo/a", "/dubbo/a/providers/x"] {
+            assert!(concerned(&application, path, Change::Created).is_empty());
+        }
+        assert!(application.trees().contains(&"/services".to_owned()));
+        assert!(!application.trees().contains(&"/dubbo".to_owned()));
+    }
+
+    #[test]
+    fn the_root_of_all_and_applications_below_the_root() {
+        let top = layout("/", "/services/", Discovery::Both);
+        assert_eq!(top.trees(), ["/"]);
+        assert_eq!(top.path(&Target::Interfaces), "/");
+        assert!(top.children(&Target::Interfaces, "services").is_empty());
+        assert_eq!(top.children(&Target::Interfaces, "a").len(), 2);
+        let created = Change::Created;
+        assert_eq!(concerned(&top, "/a/providers/x", created), ["/a/providers"]);
+        assert_eq!(concerned(&top, "/services/x", created), ["/services/x"]);
+        let below = layout("/dubbo", "/dubbo/services", Discovery::Both);
+        assert_eq!(below.trees(), ["/dubbo"]);
+        assert!(below.children(&Target::Interfaces, "services").is_empty());
+    }
+
+    #[test]
+    fn each_child_knows_its_list() {
+        let layout = both();
+        let mut lists = layout.lists();
+        lists.push(Target::Instances("x".into()));
+        for rest in ["", "1.0.0", "1.0.0/gray", "1.0.0/gray/provider", "provider"] {
+            lists.push(Target::folder(&"a".into(), rest));
+        }
+        for list in lists {
+            let name = match list {
+                Target::Rules => "a.configurators",
+                _ => "a",
+            };
+            let children = layout.children(&list, name);
+            assert!(!children.is_empty(), "{list:?}");
+            for child in children {
+                assert_eq!(child.parent(), Some(list.clone()), "{child:?}");
+            }
+        }
+        let deepest = Target::folder(&"a".into(), "1/2/3");
+        assert!(layout.children(&deepest, "x").is_empty());
+        let folder = Target::folder(&"a".into(), "1.0.0");
+        assert!(layout.children(&folder, CONSUMER).is_empty());
+    }
+}

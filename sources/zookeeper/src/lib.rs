@@ -1,4 +1,51 @@
 //! ZooKeeper with Dubbo's layout as a source of services.
+//!
+//! One source follows one ensemble over any number of connections. How changes are found is described
+//! in `session`; what becomes of a record is in [`diolkos_source_dubbo`].
+//!
+//! # What is believed
+//!
+//! - Any server of the ensemble. One that is behind what the session has seen takes no connection,
+//!   and each full read begins with a `sync`.
+//! - A node that is missing is an empty list, a missing root included: a snapshot without services is
+//!   a complete one. Whether all of that may go at once is for the guard to say.
+//! - An error is no answer. A list or record that cannot be read (no permission, larger than the
+//!   limit) stays as it was last known, and is tried again after 5 s, more and more slowly up to a
+//!   minute, and with each event that names it. Its services are [`Evidence::Partial`], and so is the
+//!   snapshot. Those that are known to be gone are then removed by name, so that one service in
+//!   trouble does not keep the others' endpoints. When all can be read again, a complete snapshot
+//!   follows by itself.
+//! - An application that cannot be read casts doubt on the interfaces whose mapping or metadata names
+//!   it. Rules and configurators cast none: they set weights and switch instances off, and instances
+//!   that are known stay known without them.
+//! - Without the root (or, where only those are read, the applications) there is nothing to tell: the
+//!   connection ends as denied or misconfigured, and the mesh stays as it is.
+//! - A lost connection or session removes nothing.
+//!
+//! # What is read and watched
+//!
+//! | at | as | read |
+//! |---|---|---|
+//! | `ROOT` | interfaces | as a list |
+//! | `ROOT/INTERFACE/providers`, `…/configurators` | encoded URLs | as lists |
+//! | `ROOT/config/dubbo/KEY.configurators` | rules | each |
+//! | `APPLICATIONS/APPLICATION/ID` | instances | each |
+//! | `ROOT/mapping/INTERFACE` | its applications | each |
+//! | `ROOT/metadata/…` | what applications provide | what instances refer to |
+//!
+//! The first two are for registration with interfaces, the last three for registration with
+//! applications ([`Discovery`]). Consumers, routers and interfaces that are not selected cost no read.
+//! Applications are read also if they are not selected, since their instances may be providers of an
+//! interface that is.
+//!
+//! From ZooKeeper 3.6 on, one persistent recursive watch on each tree tells of everything below it, so
+//! the server holds one or two watches for a source whatever the number of services. Older servers
+//! know one-shot watches only: there each read leaves one behind, which is two for each interface and
+//! one for each application, instance, mapping and rule. A change costs one read in both cases.
+//!
+//! Watches of a session that goes on may have missed something while it was not connected
+//! (ZOOKEEPER-4698), so each connection begins with a full read, as does each request for one; and so
+//! does every tenth minute, since watches do not tell of nodes that may not be read.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +60,8 @@ use std::{convert::Infallible, time::Duration};
 #[cfg(doc)]
 use diolkos_source_api::Evidence;
 use diolkos_source_api::{Epoch, HealthReporter, Source, SourceCx, SourceError};
+#[cfg(doc)]
+use diolkos_source_dubbo::Discovery;
 use diolkos_zk::{Connected, Connection, connect};
 
 pub use config::{Config, Select};
@@ -61,6 +110,11 @@ impl ZooKeeper {
         if staying {
             return Ok((first, staying));
         }
+        tracing::info!(
+            registry = &*self.config.dubbo.registry,
+            server = first.server,
+            "older than ZooKeeper 3.6: each list and record is watched by itself"
+        );
         self.requests += first.connection.requests();
         let connect = diolkos_zk::connect(&self.config.client, &mut self.session);
         let second = connect.await.map_err(|error| fatal(&error))?;
@@ -89,6 +143,7 @@ impl ZooKeeper {
             registry,
             events: cx.events.clone(),
             health: health.clone(),
+            requests: self.requests,
         };
         let mut session = Session::new(reader, &mut self.state, out);
         let work = async {
@@ -105,7 +160,7 @@ impl ZooKeeper {
         let ended = tokio::select! {
             ended = work => ended,
             error = connection.closed() => Err(fatal(&error)),
-            never = report_contacts(&connection, &health, self.requests) => match never {},
+            never = report_contacts(&connection, &health) => match never {},
         };
         self.requests += connection.requests();
         health.traffic(0, self.requests);
@@ -113,16 +168,11 @@ impl ZooKeeper {
     }
 }
 
-/// Reports each answer, pings among them, and the requests so far.
-async fn report_contacts(
-    connection: &Connection,
-    health: &HealthReporter,
-    before: u64,
-) -> Infallible {
+/// Reports that the server answers, pings among all else.
+async fn report_contacts(connection: &Connection, health: &HealthReporter) -> Infallible {
     let mut contact = connection.contact();
     while contact.changed().await.is_ok() {
         health.contact();
-        health.traffic(1, before + connection.requests());
         tokio::time::sleep(CONTACTS).await;
     }
     // The connection says itself why it ended.

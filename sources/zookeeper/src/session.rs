@@ -63,6 +63,8 @@ pub(crate) struct Out<'a> {
     pub(crate) registry: &'a str,
     pub(crate) events: EventSender,
     pub(crate) health: HealthReporter,
+    /// Requests over earlier connections.
+    pub(crate) requests: u64,
 }
 
 impl<'a> Session<'a> {
@@ -93,6 +95,7 @@ impl<'a> Session<'a> {
         targets.extend(self.state.metadata());
         let seen = self.read(targets, true).await?;
         self.state.sweep(&seen);
+        self.count();
         let evidence = self.state.evidence();
         let named = self.name_all().await?;
         let end = Event::SnapshotEnd {
@@ -150,6 +153,7 @@ impl<'a> Session<'a> {
             self.read(targets, false).await?;
             self.tell_changes().await?;
             if self.doubted && self.state.is_whole() {
+                tracing::info!(registry = self.out.registry, "all can be read again");
                 return Ok(());
             }
         }
@@ -226,6 +230,7 @@ impl<'a> Session<'a> {
 
     /// Says what is different by now.
     async fn tell_changes(&mut self) -> Result<(), SourceError> {
+        self.count();
         for change in self.state.catalog.take_changes() {
             match change {
                 Change::Upsert(service) if self.reader.layout.takes(&service.key) => {
@@ -255,6 +260,12 @@ impl<'a> Session<'a> {
             self.out.events.send(Event::Remove { key }).await?;
         }
         Ok(())
+    }
+
+    /// Tells the requests so far, before what they found.
+    fn count(&self) {
+        let requests = self.out.requests + self.reader.connection.requests();
+        self.out.health.traffic(1, requests);
     }
 
     /// Says in one line how things stand.

@@ -31,6 +31,8 @@ pub(crate) struct State {
     troubles: BTreeMap<Target, Arc<str>>,
     /// Services that the engine was told of, and how many instances they have.
     told: HashMap<ServiceKey, usize>,
+    /// Instances of all of them.
+    instances: usize,
     retry: Backoff,
 }
 
@@ -42,6 +44,7 @@ impl State {
             known: HashSet::new(),
             troubles: BTreeMap::new(),
             told: HashMap::new(),
+            instances: 0,
             retry: Backoff::new(RETRY.0, RETRY.1),
         }
     }
@@ -232,13 +235,16 @@ impl State {
 
     /// The engine knows this service now.
     pub(crate) fn tell(&mut self, service: &Service) {
-        self.told
-            .insert(service.key.clone(), service.instances.len());
+        let count = service.instances.len();
+        let before = self.told.insert(service.key.clone(), count);
+        self.instances = self.instances + count - before.unwrap_or(0);
     }
 
     /// The engine knows that this service is gone. Returns whether it knew it.
     pub(crate) fn untell(&mut self, key: &ServiceKey) -> bool {
-        self.told.remove(key).is_some()
+        let before = self.told.remove(key);
+        self.instances -= before.unwrap_or(0);
+        before.is_some()
     }
 
     /// After a snapshot that named these: what the engine knows besides and what is certainly gone.
@@ -253,11 +259,12 @@ impl State {
     /// After a complete snapshot that named these: the engine knows no others.
     pub(crate) fn keep(&mut self, named: &HashSet<ServiceKey>) {
         self.told.retain(|key, _| named.contains(key));
+        self.instances = self.told.values().sum();
     }
 
     /// How many services and instances the engine knows.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.told.len(), self.told.values().sum())
+        (self.told.len(), self.instances)
     }
 }
 

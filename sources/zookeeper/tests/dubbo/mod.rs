@@ -17,12 +17,6 @@ pub(crate) fn provider(interface: &str, address: &str, more: &str) -> String {
     byte_serialize(url.as_bytes()).collect()
 }
 
-/// The node of a provider.
-pub(crate) fn provider_path(interface: &str, address: &str) -> String {
-    let name = provider(interface, address, "");
-    format!("/dubbo/{interface}/providers/{name}")
-}
-
 /// The settings for servers, both ways to register, and sessions of 2 s.
 pub(crate) fn config(registry: impl Into<Arc<str>>, servers: Vec<String>) -> Config {
     Config {

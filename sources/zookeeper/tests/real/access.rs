@@ -9,8 +9,8 @@ use diolkos_testkit::{ZooKeeper, eventually};
 use diolkos_zk::Digest;
 
 use crate::{
-    dubbo::{config, provider_path},
-    support::{RECOVERY, Running},
+    dubbo::config,
+    support::{RECOVERY, Running, provider_path},
 };
 
 #[tokio::test]

@@ -7,12 +7,12 @@ use diolkos_source_dubbo::Discovery;
 use diolkos_testkit::{ZooKeeper, zookeeper::Writer};
 
 use crate::{
-    dubbo::{config, provider, provider_path},
-    support::{Running, World},
+    dubbo::{config, provider},
+    support::{Running, World, provider_path},
 };
 
 /// The nodes that real providers (Dubbo 3.3.5 and 2.7.23) and consumers wrote.
-fn recorded() -> Result<BTreeMap<String, String>> {
+pub(crate) fn recorded() -> Result<BTreeMap<String, String>> {
     Ok(serde_json::from_str(include_str!("../data/registry.json"))?)
 }
 
@@ -117,9 +117,7 @@ async fn records_one_by_one(server: ZooKeeper) -> Result<()> {
                 addresses(world, INTERFACE).len() == 4 && world.services.len() == 4
             })
             .await;
-        writer
-            .delete(&format!("/services/demo-inst/10.77.0.3:20882"))
-            .await?;
+        writer.delete("/services/demo-inst/10.77.0.3:20882").await?;
         source
             .until("an instance goes", |world| {
                 addresses(world, INTERFACE).len() == 3 && world.removed == ["demo-inst"]
@@ -196,35 +194,34 @@ async fn rules_are_followed() -> Result<()> {
 async fn what_is_not_selected_is_not_read() -> Result<()> {
     let server = ZooKeeper::start().await?;
     let writer = server.writer().await?;
-    for interface in ["a", "b"] {
-        writer
-            .create(&provider_path(interface, "10.1.0.1:20880"), "")
-            .await?;
+    for interface in ["a", "b", "c.Outer%24Inner"] {
+        let node = provider_path(interface, "10.1.0.1:20880");
+        writer.create(&node, "").await?;
     }
     write(&writer, &recorded()?).await?;
-    // Who reads these is refused, and says so.
-    for path in ["/dubbo/b/providers", "/services/demo-inst"] {
-        writer.hide(path).await?;
-    }
+    // Who reads this is refused, and says so.
+    writer.hide("/dubbo/b/providers").await?;
     let mut settings = config("zk", vec![server.address()]);
-    settings.select = Arc::new(|name| !["b", "demo-inst"].contains(&name));
+    settings.select = Arc::new(|name| ["a", "c.Outer$Inner", INTERFACE].contains(&name));
     let source = Running::synced(settings).await;
     source.snapshots(1).await;
-    let before = source.requests().await;
-    writer
-        .create(&provider_path("b", "10.1.0.2:20880"), "")
-        .await?;
-    writer.create("/dubbo/a/consumers/x", "").await?;
-    writer.create("/services/demo-inst/10.1.0.3:1", "").await?;
-    writer
-        .create(&provider_path("a", "10.1.0.2:20880"), "")
-        .await?;
+    assert_eq!(source.world().named.len(), 3);
+    // An application that is no service itself has instances of an interface that is one.
+    assert_eq!(addresses(&source.world(), INTERFACE).len(), 4);
+    let before = source.requests();
+    for node in [
+        provider_path("b", "10.1.0.2:20880"),
+        "/dubbo/a/consumers/x".to_owned(),
+        "/dubbo/mapping/b".to_owned(),
+        "/dubbo/metadata/b/1.0.0/provider/shop".to_owned(),
+        provider_path("a", "10.1.0.2:20880"),
+    ] {
+        writer.create(&node, "").await?;
+    }
     source
         .until("followed", |world| world.count("a") == Some(2))
         .await;
-    assert_eq!(source.requests().await - before, 1);
-    let world = source.world();
-    assert!(!world.services.contains_key("b") && !world.services.contains_key("demo-inst"));
+    assert_eq!(source.requests() - before, 1);
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use diolkos_source_api::Evidence;
 use diolkos_testkit::{TcpProxy, ZooKeeper, eventually, zookeeper::Writer};
 
 use crate::{
-    dubbo::{config, provider_path},
-    support::{RECOVERY, Running},
+    dubbo::config,
+    support::{RECOVERY, Running, provider_path},
 };
 
 async fn register(writer: &Writer, interface: &str, address: &str) -> Result<()> {

@@ -7,12 +7,13 @@ use diolkos_source_dubbo::Discovery;
 use diolkos_testkit::ZooKeeper;
 
 use crate::{
-    dubbo::{config, provider_path},
-    support::Running,
+    dubbo::config,
+    support::{Running, provider_path},
 };
 
 const INTERFACES: usize = 5_000;
 const PROVIDERS: usize = 4;
+const CHANGES: usize = 20;
 /// For the first snapshot, in a debug build on a busy machine.
 const SYNC: Duration = Duration::from_secs(60);
 
@@ -39,12 +40,11 @@ async fn watches(server: &ZooKeeper) -> Result<usize> {
 }
 
 /// What a registry of this size costs.
-#[derive(Debug)]
 struct Costs {
     sync: Duration,
     requests: u64,
     watches: usize,
-    /// Requests for 20 changes, one after the other.
+    /// Requests for [`CHANGES`], one after the other.
     changes: u64,
 }
 
@@ -66,8 +66,8 @@ async fn costs(server: &ZooKeeper) -> Result<Costs> {
         .await;
     let sync = start.elapsed();
     assert_eq!(source.world().services.len(), INTERFACES);
-    let requests = source.requests().await;
-    for number in 0..20 {
+    let requests = source.requests();
+    for number in 0..CHANGES {
         writer.create(&node(number, PROVIDERS), "h").await?;
         source
             .until("the change is seen", |world| {
@@ -75,7 +75,7 @@ async fn costs(server: &ZooKeeper) -> Result<Costs> {
             })
             .await;
     }
-    let changes = source.requests().await - requests;
+    let changes = source.requests() - requests;
     let watches = watches(server).await?;
     let costs = Costs {
         sync,
@@ -83,8 +83,22 @@ async fn costs(server: &ZooKeeper) -> Result<Costs> {
         watches,
         changes,
     };
-    eprintln!("{INTERFACES} interfaces with {PROVIDERS} providers: {costs:?}");
+    figure(&costs);
     Ok(costs)
+}
+
+#[expect(clippy::print_stdout, reason = "a figure for those who look for it")]
+fn figure(costs: &Costs) {
+    let Costs {
+        sync,
+        requests,
+        watches,
+        changes,
+    } = costs;
+    println!(
+        "figure: {INTERFACES} interfaces with {PROVIDERS} providers: {sync:.1?} to the first snapshot, \
+         {requests} requests, {watches} watches; {changes} requests for {CHANGES} changes"
+    );
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use crate::dubbo::provider;
 use diolkos_model::{Instance, Service};
 use diolkos_source_api::{
     Envelope, Event, EventSender, Evidence, Health, HealthReporter, Phase, SourceCx, Stopped,
@@ -16,7 +17,6 @@ use diolkos_testkit::eventually;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,12 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// For servers that have to be found again.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(60);
+
+/// The node of a provider.
+pub(crate) fn provider_path(interface: &str, address: &str) -> String {
+    let name = provider(interface, address, "");
+    format!("/dubbo/{interface}/providers/{name}")
+}
 
 /// What the events said so far.
 #[derive(Clone, Debug, Default)]
@@ -177,18 +183,9 @@ impl Running {
         .await;
     }
 
-    /// How many requests were sent so far. It is told with the next answer, and no later than the
-    /// next ping.
-    pub(crate) async fn requests(&self) -> u64 {
-        let mut health = self.health.clone();
-        for _ in 0..2 {
-            health.mark_unchanged();
-            let told = timeout(SOON, health.changed()).await;
-            told.expect("no contact in time")
-                .expect("the source has ended");
-        }
-        let requests = health.borrow().requests;
-        requests
+    /// How many requests were sent until the last event.
+    pub(crate) fn requests(&self) -> u64 {
+        self.health.borrow().requests
     }
 
     /// Forgets what went.

@@ -5,8 +5,9 @@ use diolkos_source_api::{Evidence, Phase};
 use diolkos_testkit::{ZooKeeper, eventually, zookeeper::Writer};
 
 use crate::{
-    dubbo::{config, provider_path},
-    support::{RECOVERY, Running, World},
+    dubbo::config,
+    layouts::recorded,
+    support::{RECOVERY, Running, World, provider_path},
 };
 
 fn address(number: usize) -> String {
@@ -131,6 +132,34 @@ async fn what_went_during_a_partial_snapshot_is_removed_and_what_is_hidden_is_no
 }
 
 #[tokio::test]
+async fn an_application_that_cannot_be_read_costs_itself_and_its_interfaces() -> Result<()> {
+    const INTERFACE: &str = "org.apache.dubbo.demo.DemoService";
+    let server = ZooKeeper::start().await?;
+    let writer = server.writer().await?;
+    let nodes: Vec<_> = recorded()?.into_iter().collect();
+    writer.create_many(&nodes).await?;
+    register(&writer, "a", 0..1).await?;
+    writer.hide("/services/demo-inst").await?;
+    let source = Running::synced(config("zk", vec![server.address()])).await;
+    {
+        let world = source.world();
+        assert!(doubt(&world).contains("/services/demo-inst"), "{world:#?}");
+        let evidence = |name: &str| world.evidence[name].is_complete();
+        assert!(evidence("a") && evidence("demo-provider") && evidence("demo-remote"));
+        // The mapping names it, so this has an instance more than is known.
+        assert!(!evidence(INTERFACE));
+        assert_eq!(world.count(INTERFACE), Some(3));
+    }
+    writer.unhide("/services/demo-inst").await?;
+    source.snapshots(2).await;
+    let world = source.world();
+    assert_eq!(world.count(INTERFACE), Some(4));
+    assert!(world.evidence[INTERFACE].is_complete());
+    assert_eq!(world.count("demo-inst"), Some(1));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_root_that_may_not_be_read_is_a_refusal() -> Result<()> {
     let server = ZooKeeper::start().await?;
     let writer = server.writer().await?;
@@ -162,7 +191,7 @@ async fn deleted_nodes_cost_nothing(server: &ZooKeeper) -> Result<()> {
     source
         .until("both are gone", |world| world.removed.len() == 2)
         .await;
-    let before = source.requests().await;
+    let before = source.requests();
     for number in 1..11 {
         register(&writer, "marker", number..number + 1).await?;
         source
@@ -171,7 +200,7 @@ async fn deleted_nodes_cost_nothing(server: &ZooKeeper) -> Result<()> {
             })
             .await;
     }
-    let requests = source.requests().await - before;
+    let requests = source.requests() - before;
     assert!(requests <= 20, "{requests} requests for 10 changes");
     register(&writer, "a", 0..2).await?;
     register(&writer, "b", 0..2).await?;
