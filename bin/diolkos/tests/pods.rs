@@ -225,7 +225,7 @@ async fn endpoints_take_from_pods_and_only_what_changed_is_written() -> Result<(
     bed.until("the labels go", "10.1.0.2", &plain()).await;
     let after = cluster.versions().await?;
     let object = bed.object_at("10.1.0.2").await?;
-    assert_eq!(changed(&before, &after), [object.clone()]);
+    assert_eq!(changed(&before, &after), std::slice::from_ref(&object));
 
     // Another Pod gets the address.
     bed.pod("web-2", "10.1.0.2", false).await?;
@@ -318,7 +318,7 @@ async fn pods_that_can_no_longer_be_read_stay_as_they_were() -> Result<()> {
     let forbidden = Reply::kubernetes(403, "Forbidden");
     let rule = proxy.rule(On::reads().path("/api/v1/pods"), Fault::Reply(forbidden));
     proxy.cut();
-    until_pods(&diolkos, "Stale", "cannot watch pods").await;
+    until_pods(&diolkos, "Stale", "cannot watch pods: injected").await;
     // The registry is followed, with what is known of the Pods.
     bed.label("web-0", "version=v2").await?;
     bed.register(&["10.1.0.1", "10.1.0.9"])?;

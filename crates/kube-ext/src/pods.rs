@@ -1,6 +1,6 @@
 //! What the cluster's Pods say of themselves, by address.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use diolkos_model::{Workload, Workloads};
 use futures::{
@@ -23,9 +23,12 @@ mod table;
 /// How long changes are gathered: a rollout changes many Pods.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// A watch that does not work says so again within this time, however long its pauses are. So without a word for that long
-/// it works: a watch of objects that do not change says nothing else.
-const QUIET: Duration = Duration::from_secs(100);
+/// A watch that does not work says so again after its pause, which doubles from 0.8 s to 30 s. Without a word for that
+/// long and this it works: one of objects that do not change says nothing else.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The longest pause of a watch, and then some.
+const LONGEST: Duration = Duration::from_secs(40);
 
 /// News that wait at most.
 const QUEUE: usize = 16;
@@ -83,12 +86,12 @@ async fn follow(client: Client, settings: PodSettings, news: mpsc::Sender<PodNew
     let mut nodes = nodes(client, settings.localities);
     let mut follower = Follower {
         table: Table::new(settings),
-        trouble: Trouble::default(),
+        troubles: Troubles::default(),
         told_all: false,
         due: None,
     };
     loop {
-        let (due, quiet) = (follower.due, follower.trouble.quiet);
+        let (due, over) = (follower.due, follower.troubles.over());
         let told = tokio::select! {
             event = pods.next() => match event {
                 None => return,
@@ -99,7 +102,7 @@ async fn follow(client: Client, settings: PodSettings, news: mpsc::Sender<PodNew
                 Some(event) => follower.node(event),
             },
             () = until(due) => follower.tell(),
-            () = until(quiet) => follower.trouble.clear(),
+            () = until(over) => follower.troubles.expire(),
             () = news.closed() => return,
         };
         if let Some(told) = told
@@ -127,7 +130,7 @@ async fn until(moment: Option<Instant>) {
 
 struct Follower {
     table: Table,
-    trouble: Trouble,
+    troubles: Troubles,
     told_all: bool,
     /// When to tell what has gathered.
     due: Option<Instant>,
@@ -138,25 +141,25 @@ type PodEvent = kube::runtime::watcher::Event<PodObject>;
 impl Follower {
     fn pod(&mut self, event: Result<PodEvent, WatchError>) -> Option<PodNews> {
         match event {
-            Err(error) => self.trouble.pods("pods", &error),
+            Err(error) => self.troubles.fails("pods", &error),
             Ok(event) => {
                 // Each try to list begins with it.
                 let works = !matches!(event, PodEvent::Init);
                 self.table.pod(event);
                 self.gather();
-                works.then(|| self.trouble.pods_work()).flatten()
+                works.then(|| self.troubles.works("pods")).flatten()
             }
         }
     }
 
     fn node(&mut self, event: Result<MetadataEvent, WatchError>) -> Option<PodNews> {
         match event {
-            Err(error) => self.trouble.nodes("nodes", &error),
+            Err(error) => self.troubles.fails("nodes", &error),
             Ok(event) => {
                 let works = !matches!(event, MetadataEvent::Init);
                 self.table.node(event);
                 self.gather();
-                works.then(|| self.trouble.nodes_work()).flatten()
+                works.then(|| self.troubles.works("nodes")).flatten()
             }
         }
     }
@@ -179,55 +182,59 @@ impl Follower {
     }
 }
 
-/// Why the watches do not work.
+/// The watches that do not work, by resource.
 #[derive(Default)]
-struct Trouble {
-    pods: Option<Arc<str>>,
-    nodes: Option<Arc<str>>,
-    /// When it is over if nothing more is heard of it.
-    quiet: Option<Instant>,
+struct Troubles {
+    now: BTreeMap<&'static str, Trouble>,
+    told: Option<Arc<str>>,
 }
 
-impl Trouble {
-    fn pods(&mut self, resource: &str, error: &WatchError) -> Option<PodNews> {
-        let text = self.note(resource, error);
-        self.change(|trouble| trouble.pods = Some(text))
-    }
+struct Trouble {
+    why: String,
+    /// Errors in a row.
+    errors: u32,
+    /// When it is over if nothing more is heard of it.
+    over: Instant,
+}
 
-    fn nodes(&mut self, resource: &str, error: &WatchError) -> Option<PodNews> {
-        let text = self.note(resource, error);
-        self.change(|trouble| trouble.nodes = Some(text))
-    }
-
-    fn pods_work(&mut self) -> Option<PodNews> {
-        self.change(|trouble| trouble.pods = None)
-    }
-
-    fn nodes_work(&mut self) -> Option<PodNews> {
-        self.change(|trouble| trouble.nodes = None)
-    }
-
-    fn clear(&mut self) -> Option<PodNews> {
-        self.quiet = None;
-        self.change(|trouble| (trouble.pods, trouble.nodes) = (None, None))
-    }
-
-    fn note(&mut self, resource: &str, error: &WatchError) -> Arc<str> {
+impl Troubles {
+    fn fails(&mut self, resource: &'static str, error: &WatchError) -> Option<PodNews> {
         tracing::warn!(resource, %error, "cannot watch what `export.podLabels` needs, what is known of Pods stays; `diolkos` needs list and watch of it");
-        self.quiet = Some(Instant::now() + QUIET);
-        format!("cannot watch {resource}: {error}").into()
+        let errors = self.now.get(resource).map_or(0, |trouble| trouble.errors) + 1;
+        let pause = Duration::from_secs(2_u64.saturating_pow(errors)).min(LONGEST);
+        let trouble = Trouble {
+            why: format!("cannot watch {resource}: {error}"),
+            errors,
+            over: Instant::now() + pause + QUIET,
+        };
+        self.now.insert(resource, trouble);
+        self.news()
     }
 
-    /// The news, if what it says is another.
-    fn change(&mut self, change: impl FnOnce(&mut Self)) -> Option<PodNews> {
-        let before = self.text();
-        change(self);
-        let now = self.text();
-        (now != before).then_some(PodNews::Trouble(now))
+    fn works(&mut self, resource: &str) -> Option<PodNews> {
+        self.now.remove(resource);
+        self.news()
     }
 
-    fn text(&self) -> Option<Arc<str>> {
-        self.pods.as_ref().or(self.nodes.as_ref()).cloned()
+    fn over(&self) -> Option<Instant> {
+        self.now.values().map(|trouble| trouble.over).min()
+    }
+
+    fn expire(&mut self) -> Option<PodNews> {
+        let now = Instant::now();
+        self.now.retain(|_, trouble| trouble.over > now);
+        self.news()
+    }
+
+    /// What there is to tell, if it is not what was told.
+    fn news(&mut self) -> Option<PodNews> {
+        let all: Vec<&str> = self.now.values().map(|trouble| &*trouble.why).collect();
+        let text = (!all.is_empty()).then(|| Arc::from(all.join("; ")));
+        if text == self.told {
+            return None;
+        }
+        self.told.clone_from(&text);
+        Some(PodNews::Trouble(text))
     }
 }
 

@@ -10,7 +10,7 @@ fn follower() -> Follower {
     };
     Follower {
         table: Table::new(settings),
-        trouble: Trouble::default(),
+        troubles: Troubles::default(),
         told_all: false,
         due: None,
     }
@@ -75,12 +75,29 @@ async fn trouble_is_told_once_and_ends() {
     assert_eq!(follower.pod(Err(refused())), None, "the same again");
     assert_eq!(follower.pod(Ok(PodEvent::Init)), None, "that is only a try");
     let told = follower.node(Err(WatchError::Other("away".into())));
-    assert_eq!(told, None, "one reason is enough");
-
+    let both = "cannot watch nodes: away; cannot watch pods: pods is forbidden";
+    assert_eq!(trouble(&told), Some(both));
     let told = follower.pod(Ok(PodEvent::InitDone));
     assert_eq!(trouble(&told), Some("cannot watch nodes: away"));
+
     // A watch that works again may have nothing to say.
-    assert_eq!(follower.trouble.quiet, Some(Instant::now() + QUIET));
-    assert_eq!(follower.trouble.clear(), Some(PodNews::Trouble(None)));
-    assert_eq!(follower.trouble.quiet, None);
+    let over = follower.troubles.over().expect("an end");
+    assert!(over > Instant::now() + QUIET);
+    tokio::time::sleep_until(over).await;
+    assert_eq!(follower.troubles.expire(), Some(PodNews::Trouble(None)));
+    assert_eq!(follower.troubles.over(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longer_a_watch_pauses_the_longer_its_trouble_lasts() {
+    let mut follower = follower();
+    let mut before = Duration::ZERO;
+    for errors in 1..=40 {
+        follower.pod(Err(refused()));
+        let lasts = follower.troubles.over().expect("an end") - Instant::now();
+        let grows = lasts > before || errors > 6;
+        assert!(grows && lasts <= LONGEST + QUIET, "{errors}: {lasts:?}");
+        before = lasts;
+    }
+    assert_eq!(before, LONGEST + QUIET);
 }
