@@ -38,6 +38,7 @@ pub const CHECKS: &[Check] = &[
     ("registry", registry),
     ("snapshot", snapshot),
     ("template", template),
+    ("zk", zk),
 ];
 
 fn key(name: &str) -> ServiceKey {
@@ -54,6 +55,11 @@ pub fn consul(body: &[u8]) {
     if let Some(service) = diolkos_source_consul::fuzz::body(key("web"), body) {
         mapping::check(&service);
     }
+}
+
+/// What a ZooKeeper server sends.
+pub fn zk(bytes: &[u8]) {
+    diolkos_zk::fuzz::stream(bytes);
 }
 
 /// The files of the file source, and what is made of the services in them.
