@@ -337,7 +337,12 @@ fn the_examples_are_free_of_faults() {
             .extension()
             .is_some_and(|extension| extension == "yaml")
         {
-            assert_eq!(load(&[path.clone()]).faults, [], "{}", path.display());
+            assert_eq!(
+                load(std::slice::from_ref(&path)).faults,
+                [],
+                "{}",
+                path.display()
+            );
         }
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 const INTERFACE: &str = "org.apache.dubbo.demo.DemoService";
 
-fn policy(export: Value) -> Policy {
+fn policy(export: &Value) -> Policy {
     let spec = json!({"zookeeper": {}, "export": export});
     let spec: RegistrySpec = serde_json::from_value(spec).unwrap();
     let checked = check("zk", &spec, Some(Path::new("/")));
@@ -103,28 +103,28 @@ fn golden(name: &str, plan: &Plan) {
 
 #[test]
 fn a_stock_provider_by_default() {
-    let plan = plan(&policy(json!({})), &stock());
+    let plan = plan(&policy(&json!({})), &stock());
     assert!(!plan.altered, "the host is as the source has it");
     golden("dubbo_default", &plan);
 }
 
 #[test]
 fn a_stock_provider_with_the_preset() {
-    let plan = plan(&policy(json!({"preset": "aeraki"})), &stock());
+    let plan = plan(&policy(&json!({"preset": "aeraki"})), &stock());
     assert!(!plan.altered);
     golden("dubbo_aeraki_stock", &plan);
 }
 
 #[test]
 fn providers_of_aeraki_with_the_preset() {
-    let plan = plan(&policy(json!({"preset": "aeraki"})), &with_aeraki());
+    let plan = plan(&policy(&json!({"preset": "aeraki"})), &with_aeraki());
     golden("dubbo_aeraki", &plan);
 }
 
 /// D4: dubbo2istio drops the providers that listen on another port than the first one.
 #[test]
 fn d4_providers_on_several_ports_all_answer() {
-    let plan = plan(&policy(json!({"preset": "aeraki"})), &with_aeraki());
+    let plan = plan(&policy(&json!({"preset": "aeraki"})), &with_aeraki());
     let ports: Vec<_> = plan.ports().iter().map(|p| (p.number, &*p.name)).collect();
     assert_eq!(
         ports,
@@ -158,7 +158,7 @@ fn d6_inner_classes_have_a_valid_host() {
         ("dubboNamespace", "dubbo"),
     ];
     service.meta = Interner::new().labels(meta);
-    let plan = plan(&policy(json!({"preset": "aeraki"})), &service);
+    let plan = plan(&policy(&json!({"preset": "aeraki"})), &service);
     assert_eq!(plan.host.as_deref(), Some("com.foo.outer-in-ner"));
     assert!(
         plan.altered,
@@ -181,7 +181,7 @@ fn the_name_of_the_ports_can_be_chosen() {
             ..provider.ports[0].clone()
         }]
         .into();
-        let plan = plan(&policy(json!({})), &service(&[], vec![provider]));
+        let plan = plan(&policy(&json!({})), &service(&[], vec![provider]));
         let [port] = plan.ports() else {
             panic!("{:?}", plan.ports())
         };
@@ -206,7 +206,7 @@ fn a_bad_service_account_costs_its_own_endpoint() {
     };
     let text = |a: &str, b: &str| (a.to_owned(), b.to_owned());
 
-    let preset = plan(&policy(json!({"preset": "aeraki"})), &service);
+    let preset = plan(&policy(&json!({"preset": "aeraki"})), &service);
     assert_eq!(
         accounts(&preset),
         [text("10.0.0.2", "orders"), text("10.0.0.3", "default")]
@@ -216,14 +216,14 @@ fn a_bad_service_account_costs_its_own_endpoint() {
 
     // The document's own word: nobody is asked.
     let own = json!({"preset": "aeraki", "serviceAccount": "shop"});
-    let own = accounts(&plan(&policy(own), &service));
+    let own = accounts(&plan(&policy(&own), &service));
     assert!(own.len() == 3 && own.iter().all(|(_, account)| account == "shop"));
 }
 
 #[test]
 fn without_the_preset_registrants_choose_no_identity() {
     let export = json!({"namespace": "shop", "endpoints": "Inline"});
-    let plan = plan(&policy(export), &with_aeraki());
+    let plan = plan(&policy(&export), &with_aeraki());
     assert_eq!(endpoints(&plan).len(), 2);
     assert!(
         endpoints(&plan)
@@ -234,7 +234,7 @@ fn without_the_preset_registrants_choose_no_identity() {
 
 #[test]
 fn annotations_are_part_of_the_hash_and_absent_where_there_is_no_value() {
-    let policy = policy(json!({"preset": "aeraki"}));
+    let policy = policy(&json!({"preset": "aeraki"}));
     let hash_and_annotations = |selector: &str| {
         let mut service = stock();
         let meta = [
