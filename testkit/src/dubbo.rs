@@ -13,7 +13,7 @@ use crate::java::Class;
 use crate::netns;
 use crate::process::{Process, Spec};
 
-const START: Duration = Duration::from_secs(90);
+const START: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(20);
 const STARTED: &str = "PROVIDER STARTED";
 const ANSWER: &str = "ANSWER ";
