@@ -295,7 +295,7 @@ impl<S: Store> Dubbo<S> {
 
     /// A provider comes, or registers anew: after it was away, or while its former node is still there.
     async fn register(&mut self, place: Place, shape: &Shape) -> Result<()> {
-        let overlaps = shape.weight % 2 == 0;
+        let overlaps = shape.weight.is_multiple_of(2);
         if !overlaps {
             self.deregister(place).await?;
         }
