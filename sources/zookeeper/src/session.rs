@@ -168,30 +168,31 @@ impl<'a> Session<'a> {
     ) -> Result<HashSet<Target>, SourceError> {
         let mut seen = HashSet::new();
         let mut waiting = targets;
-        loop {
-            self.read_down(&mut seen, waiting, full).await?;
+        let mut news = 0;
+        while !waiting.is_empty() {
+            news += self.read_down(&mut seen, waiting, full).await?;
             waiting = self.state.wanted();
             waiting.retain(|target| !seen.contains(target));
-            if waiting.is_empty() {
-                return Ok(seen);
-            }
         }
+        if news > 0 {
+            tracing::warn!(
+                registry = self.out.registry,
+                reason = self.state.complaint(),
+                "cannot read a part of the registry, the mesh keeps what it has of it"
+            );
+        }
+        Ok(seen)
     }
 
-    /// Reads targets and what they name.
+    /// Reads targets and what they name. Returns how many of them cannot be read for a new reason.
     async fn read_down(
         &mut self,
         seen: &mut HashSet<Target>,
         mut waiting: Vec<Target>,
         full: bool,
-    ) -> Result<(), SourceError> {
-        let Self {
-            reader,
-            state,
-            out,
-            doubted,
-        } = self;
-        let reader = &*reader;
+    ) -> Result<usize, SourceError> {
+        let (reader, state) = (&self.reader, &mut *self.state);
+        let mut news = 0;
         let mut reads = FuturesUnordered::new();
         loop {
             while reads.len() < READS
@@ -205,7 +206,7 @@ impl<'a> Session<'a> {
                 }
             }
             let Some((target, found)) = reads.next().await else {
-                return Ok(());
+                return Ok(news);
             };
             match found {
                 Ok(found) => {
@@ -213,16 +214,10 @@ impl<'a> Session<'a> {
                     waiting.extend(next);
                 }
                 Err(error) => {
-                    *doubted = true;
+                    self.doubted = true;
                     let reason = trouble(&error).filter(|_| !reader.layout.is_first(&target));
                     let reason = reason.ok_or_else(|| fatal(&error))?;
-                    if state.fail(target, &reason) {
-                        tracing::warn!(
-                            registry = out.registry,
-                            reason,
-                            "cannot read a part of the registry, the mesh keeps what it has of it"
-                        );
-                    }
+                    news += usize::from(state.fail(target, &reason));
                 }
             }
         }

@@ -160,6 +160,23 @@ async fn an_application_that_cannot_be_read_costs_itself_and_its_interfaces() ->
 }
 
 #[tokio::test]
+async fn a_provider_that_may_not_be_read_is_found_by_a_full_read() -> Result<()> {
+    let server = ZooKeeper::start().await?;
+    let writer = server.writer().await?;
+    register(&writer, "a", 0..1).await?;
+    let source = Running::synced(config("zk", vec![server.address()])).await;
+    // Its name is in the list, which may be read. Newer servers say nothing of the node itself.
+    let node = provider_path("a", &address(1));
+    writer.create_guarded(&node, "", "other:word").await?;
+    source.resync.send(()).await?;
+    source
+        .until("it is in the list", |world| world.count("a") == Some(2))
+        .await;
+    source.snapshots(2).await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_root_that_may_not_be_read_is_a_refusal() -> Result<()> {
     let server = ZooKeeper::start().await?;
     let writer = server.writer().await?;
