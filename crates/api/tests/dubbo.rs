@@ -185,6 +185,7 @@ fn preset_of_dubbo2istio() {
     for kind in ["zookeeper", "etcd"] {
         let registry = checked(json!({kind: {}, "export": {"preset": "aeraki"}}));
         let settings = DubboSettings {
+            discovery: Discovery::Interface,
             variants: Variants::Hosts,
             aeraki: true,
             ..plain()
@@ -213,7 +214,7 @@ fn preset_of_dubbo2istio() {
 
 #[test]
 fn what_is_given_wins_over_the_preset() {
-    let registry = checked(json!({"zookeeper": {}, "export": {
+    let registry = checked(json!({"zookeeper": {"discovery": "Both"}, "export": {
         "preset": "aeraki", "namespace": "shop", "host": "{service|lower}.mesh",
         "endpoints": "WorkloadEntry", "ports": {"naming": "ProtocolNumber"},
         "serviceAccount": "shop", "labels": {"exclude": ["x"]},

@@ -182,8 +182,8 @@ const OF_AERAKI: [&str; 2] = ["aeraki_meta_app_service_account", "aeraki_meta_lo
 /// The labels of an instance with these parameters, of which the later ones win.
 ///
 /// With [`Options::aeraki`], as dubbo2istio: every parameter, but `service`, `ip`, `port`, and
-/// (unlike it) `pid` and `timestamp`; the version as `aeraki_meta_app_version` says, and the
-/// registry's name as `registryName`.
+/// (unlike it) `pid`, `timestamp`, secrets, and the records of applications, which it does not
+/// read; the version as `aeraki_meta_app_version` says, and the registry's name as `registryName`.
 pub(crate) fn labels<'a>(
     options: &'a Options,
     parameters: impl Iterator<Item = (&'a str, &'a str)>,
@@ -210,9 +210,19 @@ pub(crate) fn is_kept(name: &str, options: &Options) -> bool {
 }
 
 fn aeraki_keeps(name: &str) -> bool {
+    const NEVER: &[&str] = &[
+        "service",
+        "ip",
+        "port",
+        "pid",
+        "timestamp",
+        "token",
+        "password",
+        "username",
+    ];
+    const NEVER_STARTING: &[&str] = &["aeraki_meta_", "dubbo.endpoints", "dubbo.metadata"];
     OF_AERAKI.contains(&name)
-        || !name.starts_with("aeraki_meta_")
-            && !["service", "ip", "port", "pid", "timestamp"].contains(&name)
+        || !NEVER.contains(&name) && !NEVER_STARTING.iter().any(|start| name.starts_with(start))
 }
 
 /// The parameters of a URL as [`labels`] takes them.

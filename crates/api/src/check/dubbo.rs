@@ -236,13 +236,15 @@ fn dubbo(
     let at = FieldPath::default().key("spec").key("export").key("dubbo");
     let name = spec.port_name.as_deref().unwrap_or(PORT_NAME);
     let protocol = faults.take(&at.key("portName"), protocol(name));
+    // dubbo2istio knows nothing of applications.
+    let (usual_discovery, usual_variants) = if aeraki {
+        (Discovery::Interface, Variants::Hosts)
+    } else {
+        (Discovery::Both, Variants::Labels)
+    };
     Some(DubboSettings {
-        discovery: discovery.unwrap_or_default(),
-        variants: spec.variants.unwrap_or(if aeraki {
-            Variants::Hosts
-        } else {
-            Variants::Labels
-        }),
+        discovery: discovery.unwrap_or(usual_discovery),
+        variants: spec.variants.unwrap_or(usual_variants),
         protocol: protocol?,
         aeraki,
     })

@@ -22,7 +22,7 @@ pub struct ZooKeeperSpec {
     /// Where applications are registered. Default: /services.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applications: Option<String>,
-    /// Which of Dubbo's two ways to register are read. Default: Both.
+    /// Which of Dubbo's two ways to register are read. Default: Both; with `export.preset: aeraki`, Interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Discovery")]
     pub discovery: Option<Discovery>,
@@ -61,7 +61,7 @@ pub struct EtcdSpec {
     /// Where applications are registered. Default: /services.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applications: Option<String>,
-    /// Which of Dubbo's two ways to register are read. Default: Both.
+    /// Which of Dubbo's two ways to register are read. Default: Both; with `export.preset: aeraki`, Interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Discovery")]
     pub discovery: Option<Discovery>,

@@ -88,8 +88,8 @@ pub enum Preset {
     ///
     /// Of etcd and ZooKeeper, Aeraki's dubbo2istio: namespace and service account as providers
     /// name them (`aeraki_meta_app_namespace`, else `dubbo`; `aeraki_meta_app_service_account`,
-    /// else `default`), inline endpoints, groups and versions as hosts, labels `manager: aeraki`
-    /// and `registry: dubbo2istio`.
+    /// else `default`), inline endpoints, no applications, groups and versions as hosts, labels
+    /// `manager: aeraki` and `registry: dubbo2istio`.
     Aeraki,
 }
 
