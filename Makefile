@@ -6,7 +6,7 @@ TESTBED := $(or $(DIOLKOS_TESTBED),$(HOME)/.cache/diolkos-testbed)
 CARGO := cargo
 BIN := target/release/diolkos
 
-.PHONY: help demo demo-mesh test lint unit testbed fuzz bench-smoke fmt
+.PHONY: help demo demo-mesh test lint unit testbed fuzz bench-smoke bench-dubbo fmt
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,13 @@ bench-smoke: ## 2,000 services x 5 instances in one Consul: time, memory, connec
 	$(CARGO) build --release --locked --bin diolkos
 	$(CARGO) build --locked --example bench-smoke
 	DIOLKOS_BIN=$(BIN) target/debug/examples/bench-smoke
+
+bench-dubbo: ## 5,000 interfaces x 4 providers in one ZooKeeper and one etcd: time, memory, requests, watches
+	@scripts/rust
+	testbed/setup zookeeper kubernetes-istio
+	$(CARGO) build --release --locked --bin diolkos
+	$(CARGO) build --locked --example bench-dubbo
+	DIOLKOS_BIN=$(BIN) target/debug/examples/bench-dubbo
 
 fmt: ## format
 	$(CARGO) fmt --all
