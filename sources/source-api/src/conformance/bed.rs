@@ -270,12 +270,13 @@ impl<F: Fixture> Bed<F> {
         .await
     }
 
-    /// Ends an outage, and waits until a new connection has said all.
+    /// Ends an outage, and waits until a new connection has said all. That may be one that was begun
+    /// during the outage, if it is still waiting for its first answer.
     pub(super) async fn recover(&mut self) -> Result<()> {
-        let before = self.world().run;
+        let before = self.world().snapshots.len();
         self.fixture.recover().await?;
-        self.until(PATIENCE, "a new connection", |world| {
-            ensure!(world.run > before, "it is still number {before}");
+        self.until(PATIENCE, "a snapshot after the outage", |world| {
+            ensure!(world.snapshots.len() > before, "there is none");
             Ok(())
         })
         .await?;
