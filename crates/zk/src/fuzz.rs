@@ -77,14 +77,14 @@ const ASKS: [Ask; 5] = [
 /// A stream as the answers to one request of each kind: each gets one at most, and none twice.
 fn converse(bytes: &[u8]) {
     let state = Arc::new(Mutex::new(State::default()));
-    let chroot = Chroot::new("/root").unwrap_or_default();
+    let chroot = Chroot::new("/base").unwrap_or_default();
     let mut exchange = Exchange::new(chroot, state.clone(), Arc::new(Notify::new()), LIMIT);
     let mut out = BytesMut::new();
     let mut answers: Vec<_> = ASKS
         .into_iter()
         .map(|ask| {
             let (reply, answer) = oneshot::channel();
-            let path = "/root/node".to_owned();
+            let path = "/base/node".to_owned();
             exchange.send(Request { ask, path, reply }, &mut out);
             answer
         })
@@ -108,7 +108,7 @@ fn converse(bytes: &[u8]) {
 
 /// A path that is accepted comes back as it was.
 fn path(text: &str) {
-    for chroot in ["", "/root"] {
+    for chroot in ["", "/base"] {
         let chroot = Chroot::new(chroot).unwrap_or_default();
         if let Ok(full) = chroot.full(text) {
             assert_eq!(chroot.strip(&full), Some(text));

@@ -51,9 +51,9 @@ async fn reads_and_refusals() -> Result<()> {
 async fn below_a_chroot() -> Result<()> {
     let server = ZooKeeper::start().await?;
     let writer = server.writer().await?;
-    writer.create("/some/root/node", "data").await?;
+    writer.create("/some/base/node", "data").await?;
     let mut config = config([server.address()]);
-    config.chroot = "/some/root".to_owned();
+    config.chroot = "/some/base".to_owned();
     let mut first = connected(&config, &mut Session::default()).await;
     let connection = &first.connection;
     assert_eq!(connection.children("/", true).await?.names, ["node"]);
@@ -61,15 +61,15 @@ async fn below_a_chroot() -> Result<()> {
     let path = "/some".to_owned();
     let error = connection.children("/some", false).await.unwrap_err();
     assert_eq!(error, Error::NoNode { path });
-    writer.create("/some/root/other", "").await?;
-    writer.set("/some/root/node", "more").await?;
+    writer.create("/some/base/other", "").await?;
+    writer.set("/some/base/node", "more").await?;
     told(
         &mut first.events,
         [(Change::Children, "/"), (Change::Data, "/node")],
     )
     .await;
 
-    config.chroot = "/some/root/".to_owned();
+    config.chroot = "/some/base/".to_owned();
     let error = attempt(&config, &mut Session::default()).await.unwrap_err();
     assert!(matches!(error, Error::Config(_)), "{error}");
     Ok(())
