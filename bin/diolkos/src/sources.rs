@@ -254,7 +254,8 @@ impl Supervisor {
                 servers: addresses.clone(),
                 chroot: chroot.clone(),
                 session_timeout: *session_timeout,
-                connect_timeout: CONNECT_TIMEOUT,
+                // Below a third, or trying a server that is stopped could cost the session.
+                connect_timeout: CONNECT_TIMEOUT.min(*session_timeout / 4),
                 digest: auth.as_ref().map(|login| diolkos_zk::Digest {
                     username: login.username.clone(),
                     password_file: self.secrets.file(&login.password),
@@ -270,7 +271,7 @@ impl Supervisor {
     }
 }
 
-/// How long one server of an ensemble may take before the next one is tried.
+/// How long one server of an ensemble may take at most before the next one is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn options(registry: &CheckedRegistry, settings: &DubboSettings) -> Options {
