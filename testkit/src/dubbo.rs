@@ -92,7 +92,7 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Where it registers, such as `zookeeper://127.0.0.1:2181`.
+    /// Where it registers: `zookeeper://127.0.0.1:2181` or, with Dubbo 2.7, `etcd3://127.0.0.1:2379`.
     #[must_use]
     pub fn registry(self, url: &str) -> Self {
         self.set("registry", url)
@@ -125,7 +125,8 @@ impl Provider {
         self
     }
 
-    /// The time-out of its ZooKeeper session, by default 3 s: so long are its nodes there after it was killed.
+    /// The time-out of its ZooKeeper session or of its lease in etcd (whole seconds), by default 3 s: so long are its
+    /// nodes or keys there after it was killed.
     #[must_use]
     pub fn session(self, time_out: Duration) -> Self {
         self.set("session", &time_out.as_millis().to_string())
@@ -342,7 +343,7 @@ impl Dubbo {
         self.process.pid()
     }
 
-    /// SIGKILL: its ephemeral nodes go when its session's time-out has passed.
+    /// SIGKILL: its ephemeral nodes go when the time-out of its session or lease has passed.
     ///
     /// # Errors
     /// When the kernel refuses.

@@ -326,13 +326,18 @@ async fn the_preset_makes_what_dubbo2istio_makes(mesh: &Mesh) -> Result<String> 
         json!([{"name": "tcp-dubbo", "port": 20880, "protocol": "TCP"}])
     );
 
-    let entry = mesh.entry(HOST).await?;
+    // The other registries were waited for, not this one.
+    let entry = eventually(SOON, "both providers are endpoints", async || {
+        let entry = mesh.entry(HOST).await?;
+        let endpoints = entry["spec"]["endpoints"].as_array().map_or(0, Vec::len);
+        ensure!(endpoints == 2, "{entry:#}");
+        Ok(entry)
+    })
+    .await;
     let address = &entry["status"]["addresses"][0]["value"];
     assert_eq!(*address, service["autoAllocatedIPv4Address"]);
     assert_eq!(entry["metadata"]["annotations"]["interface"], INTERFACE);
-    let endpoints = entry["spec"]["endpoints"].as_array().context("endpoints")?;
-    assert_eq!(endpoints.len(), 2, "{entry:#}");
-    for endpoint in endpoints {
+    for endpoint in entry["spec"]["endpoints"].as_array().into_iter().flatten() {
         assert_eq!(endpoint["serviceAccount"], "default");
         let labels = &endpoint["labels"];
         assert_eq!(labels["registryName"], "aeraki");
@@ -342,11 +347,15 @@ async fn the_preset_makes_what_dubbo2istio_makes(mesh: &Mesh) -> Result<String> 
             "{labels}"
         );
     }
-    let hosts = mesh.hosts("dubbo").await?;
-    let hosts = hosts.as_object().into_iter().flat_map(|hosts| hosts.keys());
-    let variants = with_hosts();
-    let expected = variants.as_object().into_iter().flat_map(|v| v.keys());
-    assert!(hosts.eq(expected), "the hosts are those of the variants");
+    let variants = ["-blue-1-0-0", "-green-2-0-0"].map(|variant| format!("{HOST}{variant}"));
+    eventually(SOON, "there are the hosts of interfaces only", async || {
+        let hosts = mesh.hosts("dubbo").await?;
+        let hosts = hosts.as_object().into_iter().flat_map(|hosts| hosts.keys());
+        let hosts: Vec<_> = hosts.collect();
+        ensure!(hosts == [HOST, &variants[0], &variants[1]], "{hosts:?}");
+        Ok(())
+    })
+    .await;
     Ok(address.as_str().context("no text")?.to_owned())
 }
 

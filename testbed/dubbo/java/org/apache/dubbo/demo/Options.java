@@ -53,7 +53,8 @@ final class Options {
     RegistryConfig registry() {
         RegistryConfig registry = new RegistryConfig(get("registry", RegistryConfig.NO_AVAILABLE));
         if (get("session") != null) {
-            // ZooKeeper's session time-out in milliseconds, as 3 and as 2.7 call it. Else it is a minute.
+            // The time-out in milliseconds of a ZooKeeper session, as 3 and as 2.7 call it, and of a lease in etcd.
+            // Else it is a minute or half of one.
             registry.setParameters(Map.of("session", get("session"), "zk.session.expire", get("session")));
         }
         return registry;
