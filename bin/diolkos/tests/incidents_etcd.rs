@@ -15,8 +15,11 @@ use anyhow::{Result, ensure};
 use common::SOON;
 use diolkos_testkit::{Etcd, TcpProxy, eventually};
 use dubbo::Provider;
-use outage::{SERVICES, host, interface, only_changed, until_followed, until_there};
-use written::{Bridge, Files, GUARD};
+use outage::{
+    SERVICES, host, interface, only_changed, until_followed, until_held, until_not_held,
+    until_there,
+};
+use written::{Bridge, GUARD};
 
 /// An etcd with [`SERVICES`] interfaces of two providers each, and the proxy before it.
 struct Registry {
@@ -221,50 +224,15 @@ async fn class_06_a_lease_that_ends_takes_its_provider() -> Result<()> {
 async fn class_10_a_provider_that_flaps_costs_one_write_a_window() -> Result<()> {
     let registry = Registry::start().await?;
     let bridge = registry.bridge(GUARD).await?;
-    let (files, writes) = (bridge.files()?, bridge.writes().await?);
-    let windows = bridge.metric("diolkos_plans_total").await?;
     let [_, second] = outage::providers(0).map(|provider| provider.path());
-    let mut tick = tokio::time::interval(Duration::from_millis(50));
-    for _ in 0..40 {
-        tick.tick().await;
-        registry.server.delete(&second).await?;
-        tick.tick().await;
-        registry.server.put(&second, "127.0.0.1").await?;
-    }
-    let content = |files: &Files| -> Vec<_> { files.values().map(|f| f.1.clone()).collect() };
-    eventually(SOON, "the last state is there", async || {
-        let now = bridge.files()?;
-        ensure!(content(&now) == content(&files), "{now:?}");
-        bridge.live(1).await
+    outage::a_flapping_provider_costs_little(&bridge, async |comes| {
+        if comes {
+            registry.server.put(&second, "127.0.0.1").await
+        } else {
+            registry.server.delete(&second).await
+        }
     })
-    .await;
-    only_changed(&bridge, &files, &[0])?;
-    let writes = bridge.writes().await? - writes;
-    let windows = bridge.metric("diolkos_plans_total").await? - windows;
-    assert!(
-        (2.0..=windows).contains(&writes),
-        "{writes} writes in {windows} windows"
-    );
-    Ok(())
-}
-
-async fn until_held(bridge: &Bridge) {
-    eventually(2 * SOON, "removals are held back", async || {
-        let (status, reason, message) = bridge.condition("RemovalsHeld").await?;
-        ensure!(status == "True", "{reason}: {message}");
-        ensure!(message.contains("diolkos registries release"), "{message}");
-        Ok(())
-    })
-    .await;
-}
-
-async fn until_not_held(bridge: &Bridge) {
-    eventually(2 * SOON, "nothing is held back", async || {
-        let (status, reason, message) = bridge.condition("RemovalsHeld").await?;
-        ensure!(status == "False", "{reason}: {message}");
-        bridge.live(1).await
-    })
-    .await;
+    .await
 }
 
 /// Class 1: the whole prefix is deleted in one revision.

@@ -19,9 +19,10 @@ use diolkos_testkit::{
 };
 use dubbo::Provider;
 use outage::{
-    SERVICES, host, interface, only_changed, processor_share, until_followed, until_there,
+    SERVICES, host, interface, only_changed, processor_share, until_followed, until_held,
+    until_not_held, until_there,
 };
-use written::{Bridge, Files, GUARD};
+use written::{Bridge, GUARD};
 
 /// The session time-out of the bridge, as the server prints it.
 const SESSION: &str = "2000";
@@ -313,31 +314,16 @@ async fn class_07_what_happens_while_away_is_found_with_watches_that_fire_once()
 async fn a_provider_that_flaps(builder: Builder) -> Result<()> {
     let registry = Registry::start(builder).await?;
     let bridge = registry.bridge().await?;
-    let (files, writes) = (bridge.files()?, bridge.writes().await?);
-    let windows = bridge.metric("diolkos_plans_total").await?;
-    let [_, second] = outage::providers(0);
-    let mut tick = tokio::time::interval(Duration::from_millis(50));
-    for _ in 0..40 {
-        tick.tick().await;
-        registry.writer.delete(&second.path()).await?;
-        tick.tick().await;
-        registry.writer.create(&second.path(), "127.0.0.1").await?;
-    }
-    eventually(SOON, "the last state is there", async || {
-        let now = bridge.files()?;
-        let content = |files: &Files| -> Vec<_> { files.values().map(|f| f.1.clone()).collect() };
-        ensure!(content(&now) == content(&files), "{now:?}");
-        bridge.live(1).await
+    let [_, second] = outage::providers(0).map(|provider| provider.path());
+    let writer = &registry.writer;
+    outage::a_flapping_provider_costs_little(&bridge, async |comes| {
+        if comes {
+            writer.create(&second, "127.0.0.1").await
+        } else {
+            writer.delete(&second).await
+        }
     })
-    .await;
-    only_changed(&bridge, &files, &[0])?;
-    let writes = bridge.writes().await? - writes;
-    let windows = bridge.metric("diolkos_plans_total").await? - windows;
-    assert!(
-        (2.0..=windows).contains(&writes),
-        "{writes} writes in {windows} windows"
-    );
-    Ok(())
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -450,26 +436,6 @@ async fn class_03_a_list_that_is_too_large_costs_its_own_interface_only() -> Res
     })
     .await;
     Ok(())
-}
-
-/// Waits until the loss of everything is held back, and that is said.
-async fn until_held(bridge: &Bridge) {
-    eventually(SOON, "removals are held back", async || {
-        let (status, reason, message) = bridge.condition("RemovalsHeld").await?;
-        ensure!(status == "True", "{reason}: {message}");
-        ensure!(message.contains("diolkos registries release"), "{message}");
-        Ok(())
-    })
-    .await;
-}
-
-async fn until_not_held(bridge: &Bridge) {
-    eventually(SOON, "nothing is held back", async || {
-        let (status, reason, message) = bridge.condition("RemovalsHeld").await?;
-        ensure!(status == "False", "{reason}: {message}");
-        bridge.live(1).await
-    })
-    .await;
 }
 
 /// Class 1: the root is deleted with all below it.

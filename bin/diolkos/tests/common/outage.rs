@@ -112,3 +112,54 @@ pub async fn is_visible_and_harmless(bridge: &Bridge, files: &Files, writes: f64
     ensure!(bridge.writes().await? == writes, "something was written");
     Ok(())
 }
+
+/// Waits until removals are held back, and that is said.
+pub async fn until_held(bridge: &Bridge) {
+    eventually(2 * SOON, "removals are held back", async || {
+        let (status, reason, message) = bridge.condition("RemovalsHeld").await?;
+        ensure!(status == "True", "{reason}: {message}");
+        ensure!(message.contains("diolkos registries release"), "{message}");
+        Ok(())
+    })
+    .await;
+}
+
+/// Waits until nothing is held back, and all is written.
+pub async fn until_not_held(bridge: &Bridge) {
+    eventually(2 * SOON, "nothing is held back", async || {
+        let (status, reason, message) = bridge.condition("RemovalsHeld").await?;
+        ensure!(status == "False", "{reason}: {message}");
+        bridge.live(1).await
+    })
+    .await;
+}
+
+/// One of two providers of the first service goes (`false`) and comes (`true`) all the time: that costs one write a
+/// window, and no other service anything.
+pub async fn a_flapping_provider_costs_little(
+    bridge: &Bridge,
+    turn: impl AsyncFn(bool) -> Result<()>,
+) -> Result<()> {
+    let (files, writes) = (bridge.files()?, bridge.writes().await?);
+    let windows = bridge.metric("diolkos_plans_total").await?;
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    for number in 0..80 {
+        tick.tick().await;
+        turn(number % 2 == 1).await?;
+    }
+    let content = |files: &Files| -> Vec<_> { files.values().map(|f| f.1.clone()).collect() };
+    eventually(SOON, "the last state is there", async || {
+        let now = bridge.files()?;
+        ensure!(content(&now) == content(&files), "{now:?}");
+        bridge.live(1).await
+    })
+    .await;
+    only_changed(bridge, &files, &[0])?;
+    let writes = bridge.writes().await? - writes;
+    let windows = bridge.metric("diolkos_plans_total").await? - windows;
+    ensure!(
+        (2.0..=windows).contains(&writes),
+        "{writes} writes in {windows} windows"
+    );
+    Ok(())
+}

@@ -20,13 +20,15 @@ use crate::{
 };
 
 /// Reaction times, scaled down. The guard still waits for longer than any lie of a sequence lasts.
-const GUARD: Limits = Limits {
-    empty_hold: Duration::from_millis(1_200),
-    confirm_after: 3,
-    max_service_shrink: diolkos_api::Shrink::Percent(30),
-    max_instance_shrink: diolkos_api::Shrink::Percent(15),
-    empty_grace: Duration::ZERO,
-};
+fn limits<R: Registry>(empty_grace: Duration) -> Limits {
+    Limits {
+        empty_hold: R::HOLD,
+        confirm_after: 3,
+        max_service_shrink: diolkos_api::Shrink::Percent(30),
+        max_instance_shrink: diolkos_api::Shrink::Percent(15),
+        empty_grace,
+    }
+}
 const PACE: Pace = Pace {
     gap: Duration::from_millis(20),
     burst: Duration::from_secs(5),
@@ -88,10 +90,7 @@ impl Settings {
             .into_iter()
             .next()
             .context("no document")?;
-        registry.guard = Limits {
-            empty_grace: sequence.grace,
-            ..GUARD
-        };
+        registry.guard = limits::<R>(sequence.grace);
         Ok(registry)
     }
 }

@@ -100,6 +100,7 @@ impl Registry for Consul {
     type Step = ConsulStep;
     type Config = Config;
 
+    const HOLD: Duration = Duration::from_millis(1_200);
     const QUIET: Duration = Duration::from_secs(2);
     const FIELD: &'static str = "consul: {addresses: ['http://127.0.0.1:1']}";
 

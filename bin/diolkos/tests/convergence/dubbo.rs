@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use diolkos_source_api::Source;
 use diolkos_source_dubbo::{Discovery, Options, Variants};
 use diolkos_testkit::TcpProxy;
@@ -32,6 +32,8 @@ use crate::{
 
 /// The server is in trouble for all sequences at once: not more often than this.
 const SERVER_TROUBLE: Duration = Duration::from_secs(6);
+/// See [`Registry::HOLD`]. An empty registry is asked for as long as it is there, however slow the machine is.
+const HOLD: Duration = Duration::from_secs(3);
 /// How long an empty registry waits for somebody who connects.
 const CONNECTS: Duration = Duration::from_secs(5);
 /// How long a change is tried while the server restarts.
@@ -172,6 +174,7 @@ impl<S: Store> Registry for Dubbo<S> {
     type Step = DubboStep;
     type Config = S::Config;
 
+    const HOLD: Duration = HOLD;
     // A source whose connection broke is not back at once.
     const QUIET: Duration = Duration::from_secs(6);
     const FIELD: &'static str = S::FIELD;
@@ -431,9 +434,12 @@ impl<S: Store> Dubbo<S> {
             while wire.total() == before && Instant::now() < end {
                 sleep(Duration::from_millis(10)).await;
             }
+            let told = Instant::now();
             sleep(LIE).await;
             wire.redirect(stores.store.address()?);
             wire.cut();
+            let lasted = told.elapsed();
+            ensure!(lasted < HOLD / 2, "too slow: a lie lasted for {lasted:?}");
             Ok(wire.total() - before)
         });
         Ok(())

@@ -150,9 +150,13 @@ impl<'a, R: Registry> Player<'a, R> {
     async fn step(&mut self, step: &Step<R::Step>) -> Result<()> {
         match step {
             Step::Registry(step) => {
-                if R::is_lie(step) && !self.is_quiet().await? {
-                    lock(&self.mesh).note("no lie, since there is no quiet");
-                    return Ok(());
+                if R::is_lie(step) {
+                    // Two lies without the truth between them are one that lasts longer.
+                    self.troubles.lies_over(&self.servers.tally).await?;
+                    if !self.is_quiet().await? {
+                        lock(&self.mesh).note("no lie, since there is no quiet");
+                        return Ok(());
+                    }
                 }
                 self.registry.step(step, &mut self.troubles).await
             }

@@ -32,6 +32,9 @@ pub(crate) trait Registry: Sized + Send + Sync + 'static {
     /// How its source is made.
     type Config: Clone + Send + Sync + 'static;
 
+    /// How long the guard does not believe that nothing is left: longer than any lie lasts.
+    const HOLD: Duration;
+
     /// How long a lie waits until the mesh is as it should be; then there is none.
     const QUIET: Duration;
 

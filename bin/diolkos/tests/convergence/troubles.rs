@@ -61,6 +61,11 @@ impl Troubles {
         while let Some(hits) = self.faults.join_next().await {
             tally.broken.fetch_add(hits??, Ordering::SeqCst);
         }
+        self.lies_over(tally).await
+    }
+
+    /// Waits until only the truth is said.
+    pub(crate) async fn lies_over(&mut self, tally: &Tally) -> Result<()> {
         while let Some(hits) = self.lies.join_next().await {
             tally.lies.fetch_add(hits??, Ordering::SeqCst);
         }

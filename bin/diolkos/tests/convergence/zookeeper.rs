@@ -8,7 +8,7 @@ use diolkos_source_dubbo::Options;
 use diolkos_source_zookeeper::{Config, ZooKeeper as ZooKeeperSource};
 use diolkos_testkit::zookeeper::{Writer, ZooKeeper as Server};
 use proptest::prelude::*;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::RwLock};
 
 use crate::{
     dubbo::{DubboStep, Store, Stores},
@@ -17,6 +17,8 @@ use crate::{
 
 /// Shorter than many of the breaks: sessions expire.
 const SESSION: Duration = Duration::from_millis(1_000);
+/// Longer than a server that is asked by all sequences at once takes.
+const CONNECT: Duration = Duration::from_secs(5);
 /// Transactions of the empty server before anything happens: a client does not connect to one that has seen less
 /// than itself.
 const AHEAD: usize = 30_000;
@@ -24,7 +26,7 @@ const AHEAD: usize = 30_000;
 /// A server, and a session to write with.
 pub(crate) struct ZooKeeper {
     server: Server,
-    writer: Writer,
+    writer: RwLock<Arc<Writer>>,
 }
 
 impl ZooKeeper {
@@ -32,14 +34,26 @@ impl ZooKeeper {
     pub(crate) async fn stores() -> Result<Stores<Self>> {
         let (store, empty) = tokio::try_join!(Self::start(), Self::start())?;
         let nodes: Vec<_> = (0..AHEAD).map(|n| (format!("/ahead/{n}"), "")).collect();
-        empty.writer.create_many(&nodes).await?;
+        empty.writer().await.create_many(&nodes).await?;
         Ok(Stores::new(store, empty))
     }
 
     async fn start() -> Result<Self> {
         let server = Server::start().await?;
-        let writer = server.writer().await?;
+        let writer = RwLock::new(Arc::new(server.writer().await?));
         Ok(Self { server, writer })
+    }
+
+    async fn writer(&self) -> Arc<Writer> {
+        self.writer.read().await.clone()
+    }
+
+    /// A session does not outlive every restart of the server.
+    async fn renewed<T>(&self, done: Result<T>) -> Result<T> {
+        if done.is_err() {
+            *self.writer.write().await = Arc::new(self.server.writer().await?);
+        }
+        done
     }
 }
 
@@ -65,7 +79,7 @@ impl Store for ZooKeeper {
                 servers: vec![address.to_string()],
                 chroot: below.to_owned(),
                 session_timeout: SESSION,
-                connect_timeout: SESSION,
+                connect_timeout: CONNECT,
                 digest: None,
                 tls: None,
                 frame_limit: 16 << 20,
@@ -82,25 +96,35 @@ impl Store for ZooKeeper {
     }
 
     async fn put(&self, path: &str) -> Result<()> {
-        if self.writer.exists(path).await? {
-            return Ok(());
-        }
-        self.writer.create(path, "127.0.0.1").await
+        let writer = self.writer().await;
+        let put = async {
+            if writer.exists(path).await? {
+                return Ok(());
+            }
+            writer.create(path, "127.0.0.1").await
+        };
+        self.renewed(put.await).await
     }
 
     async fn delete(&self, path: &str) -> Result<()> {
-        if !self.writer.exists(path).await? {
-            return Ok(());
-        }
-        self.writer.delete_all(path).await
+        let writer = self.writer().await;
+        let delete = async {
+            if !writer.exists(path).await? {
+                return Ok(());
+            }
+            writer.delete_all(path).await
+        };
+        self.renewed(delete.await).await
     }
 
     async fn hide(&self, path: &str, hidden: bool) -> Result<()> {
-        if hidden {
-            self.writer.hide(path).await
+        let writer = self.writer().await;
+        let changed = if hidden {
+            writer.hide(path).await
         } else {
-            self.writer.unhide(path).await
-        }
+            writer.unhide(path).await
+        };
+        self.renewed(changed).await
     }
 
     async fn compact(&self) -> Result<()> {
