@@ -99,7 +99,7 @@ async fn the_mesh_converges_and_nothing_that_lives_is_ever_removed() -> Result<(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_mesh_converges_with_zookeeper() -> Result<()> {
-    converges::<Dubbo<ZooKeeper>>(ZooKeeper::stores(), (100, 48)).await
+    converges::<Dubbo<ZooKeeper>>(Box::pin(ZooKeeper::stores()), (100, 48)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
