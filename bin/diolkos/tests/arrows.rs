@@ -33,7 +33,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("diolkos-net", &[]),
-    ("diolkos-kube-ext", &["diolkos-model", "kube", "k8s-openapi"]),
+    (
+        "diolkos-kube-ext",
+        &["diolkos-model", "kube", "k8s-openapi"],
+    ),
     ("diolkos-telemetry", &[]),
     ("diolkos-source-api", &["diolkos-guard", "diolkos-model"]),
     (
