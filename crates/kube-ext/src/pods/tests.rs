@@ -83,7 +83,7 @@ async fn trouble_is_told_once_and_ends() {
     // A watch that works again may have nothing to say.
     let over = follower.troubles.over().expect("an end");
     assert!(over > Instant::now() + QUIET);
-    tokio::time::sleep_until(over).await;
+    sleep_until(over).await;
     assert_eq!(follower.troubles.expire(), Some(PodNews::Trouble(None)));
     assert_eq!(follower.troubles.over(), None);
 }
