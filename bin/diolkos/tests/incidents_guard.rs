@@ -120,6 +120,15 @@ async fn until_held(diolkos: &Diolkos, registry: &str) -> Result<()> {
     Ok(())
 }
 
+async fn until_told(cluster: &Cluster, expected: &[&str]) {
+    eventually(SOON, "the Events tell", async || {
+        let events = cluster.events("consul").await?;
+        ensure!(expected.iter().all(|e| events.contains(*e)), "{events:?}");
+        Ok(())
+    })
+    .await;
+}
+
 async fn until_not_held(diolkos: &Diolkos, registry: &str) {
     eventually(SOON, "nothing is held back any more", async || {
         let (status, _, message) = diolkos.condition(registry, "RemovalsHeld").await?;
@@ -171,17 +180,13 @@ async fn class_01_the_registry_answers_200_and_empty() -> Result<()> {
     until_synced(&diolkos, "consul").await;
     lose_the_node(&consul).await?;
     until_held(&diolkos, "consul").await?;
+    // Events tell of changes of the status, which is not written for what lasts a moment.
+    until_told(&cluster, &["RemovalsHeld"]).await;
     let annotate = "annotate registry.diolkos.io consul diolkos.io/release=now";
     let annotate: Vec<&str> = annotate.split(' ').collect();
     cluster.kubernetes.kubectl(&annotate).await?;
     until_hosts(&cluster, "released by the annotation", 0).await;
-    let expected = ["RemovalsHeld", "RemovalsReleased"];
-    eventually(SOON, "the Events tell", async || {
-        let events = cluster.events("consul").await?;
-        ensure!(expected.iter().all(|e| events.contains(*e)), "{events:?}");
-        Ok(())
-    })
-    .await;
+    until_told(&cluster, &["RemovalsHeld", "RemovalsReleased"]).await;
 
     // Nobody does anything: the registry confirms it in half of the hold, at the next snapshot.
     fill(&consul, 0..SERVICES).await?;

@@ -376,6 +376,10 @@ async fn class_03_an_interface_that_may_not_be_read_costs_itself_only() -> Resul
     // The new one may come with one provider or two, and the old one went in two steps.
     let made = bridge.writes().await? - writes;
     assert!((3.0..=4.0).contains(&made), "{made} writes");
+    // Several providers at once are held until it is confirmed, as ever.
+    registry.remove(2).await?;
+    until_followed(&bridge, 2, &[], &[2]).await;
+    only_changed(&bridge, &files, &[1, 2])?;
 
     // The same for a process that finds it so.
     let now = bridge.files()?;
@@ -385,6 +389,9 @@ async fn class_03_an_interface_that_may_not_be_read_costs_itself_only() -> Resul
     registry.add(SERVICES + 1).await?;
     until_followed(&bridge, 1, &[SERVICES + 1], &[]).await;
     only_changed(&bridge, &now, &[])?;
+    registry.remove(3).await?;
+    until_followed(&bridge, 1, &[], &[3]).await;
+    only_changed(&bridge, &now, &[3])?;
     let (status, _, message) = bridge.condition("Complete").await?;
     assert!(status == "False" && message.contains(&hidden), "{message}");
 

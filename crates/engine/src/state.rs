@@ -1,7 +1,7 @@
 //! The state and how events change it. No channels, no waiting: a function of what comes in and when.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -111,6 +111,8 @@ struct Snapshot {
     epoch: Epoch,
     /// What it named, with the instances that the mesh had of each before.
     seen: HashMap<ServiceKey, usize>,
+    /// What it told all of, that they are gone included.
+    certain: HashSet<ServiceKey>,
 }
 
 impl State {
@@ -212,7 +214,7 @@ impl State {
         for name in complete {
             // The registry was faster: what is known of it now is what the mesh is compared with.
             let before = self.keys_of(&name).into_iter().map(|key| (key, 0));
-            self.judge(now, &name, &BTreeSet::new(), &before.collect());
+            self.judge(now, &name, &BTreeSet::new(), &before.collect(), None);
         }
     }
 

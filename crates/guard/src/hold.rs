@@ -64,7 +64,7 @@ impl Loss {
     }
 }
 
-/// A complete snapshot compared with what the mesh has.
+/// A snapshot compared with what the mesh has.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
     /// Services that the mesh had before.
@@ -75,6 +75,9 @@ pub struct Comparison {
     pub instances_now: usize,
     /// The services that lose something.
     pub losses: Vec<Loss>,
+    /// The services of which the snapshot does not tell for sure what they have: none of a complete
+    /// one. They count as unchanged.
+    pub uncertain: HashSet<ServiceKey>,
 }
 
 /// The guard of one registry: which removals may pass. Pure; the caller says what time it is.
@@ -164,17 +167,27 @@ impl Guard {
         false
     }
 
-    /// Decides on a complete snapshot. Returns the services whose losses pass; the others are held.
+    /// Decides on a snapshot. Returns the services whose losses pass; the others are held.
+    ///
+    /// What is held of uncertain services stays held, and what was confirmed of it so far does not
+    /// count as "in a row".
     pub fn snapshot(&mut self, now: Moment, comparison: &Comparison) -> Vec<ServiceKey> {
         let Comparison {
             services,
             instances,
             instances_now,
             losses,
+            uncertain,
         } = comparison;
-        // Whatever is not missing any more needs no hold.
         let missing: HashSet<&ServiceKey> = losses.iter().map(|loss| &loss.service).collect();
-        self.holds.retain(|service, _| missing.contains(service));
+        self.holds.retain(|service, hold| {
+            let doubted = uncertain.contains(service);
+            if doubted {
+                hold.confirmations = 0;
+            }
+            // Whatever is not missing any more needs no hold.
+            doubted || missing.contains(service)
+        });
         let new = || {
             losses
                 .iter()
@@ -243,13 +256,6 @@ impl Guard {
         };
         self.holds.insert(service, hold);
         self.asked.get_or_insert(now);
-    }
-
-    /// A snapshot was not complete: what was confirmed so far does not count as "in a row".
-    pub fn interrupted(&mut self) {
-        for hold in self.holds.values_mut() {
-            hold.confirmations = 0;
-        }
     }
 
     /// When the registry should be asked for a complete snapshot, because something is held back.

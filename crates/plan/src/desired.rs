@@ -51,6 +51,9 @@ pub struct RegistryState {
     /// known. Only then may objects of it that nobody wants and that are not
     /// [kept](Desired::kept) be taken as orphans.
     pub complete: bool,
+    /// Whether its services are left out for now, although they are known: what is there of them
+    /// stays. Otherwise what a service does not want any more may go, complete or not.
+    pub waits: bool,
 }
 
 impl Remembered {

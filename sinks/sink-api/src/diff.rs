@@ -1,14 +1,14 @@
 //! The difference between what should be and what is there. Pure: no I/O, no clock.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use diolkos_istio::{Kind, ObjectKey};
 use diolkos_model::{ContentHash, Instance, ServiceKey, Weight};
 
-use crate::{Desired, Observed, Planned, State};
+use crate::{Desired, Observed, Planned, RegistryState, State};
 
 /// Knows what is there and what should be, and which objects differ.
 #[derive(Debug, Default)]
@@ -17,6 +17,8 @@ pub struct Differ {
     desired: Arc<Desired>,
     /// Who wants each object, over all services.
     wanted: HashMap<ObjectKey, (ServiceKey, ContentHash)>,
+    /// What is there and was wanted until a service changed or went: no orphan of unknown origin.
+    retracted: HashSet<ObjectKey>,
     dirty: Dirty,
     /// How many of the objects that are there are ours.
     held: BTreeMap<Kind, usize>,
@@ -64,6 +66,9 @@ impl Differ {
             self.dirty.add(key);
         }
         self.observed(all);
+        let there = &self.there;
+        self.retracted
+            .retain(|key| matches!(there.get(key), Some(State::Ours { .. })));
     }
 
     /// Takes over single observations.
@@ -77,6 +82,9 @@ impl Differ {
     fn set(&mut self, key: ObjectKey, state: State) {
         let kind = key.kind;
         let is_ours = matches!(state, State::Ours { .. });
+        if !is_ours {
+            self.retracted.remove(&key);
+        }
         let before = match state {
             State::Gone => self.there.remove(&key),
             state => self.there.insert(key, state),
@@ -107,6 +115,7 @@ impl Differ {
             }
             for (object, hash) in planned.objects() {
                 self.wanted.insert(object.clone(), (key.clone(), *hash));
+                self.retracted.remove(object);
                 self.dirty.add(object.clone());
             }
         }
@@ -148,9 +157,20 @@ impl Differ {
                 .is_some_and(|(owner, _)| owner == service)
             {
                 self.wanted.remove(object);
+                if self.there.contains_key(object) {
+                    self.forsake(object, &service.registry);
+                }
             }
             let dirty = self.dirty.objects.entry(object.clone()).or_default();
             *dirty = Some(service.clone());
+        }
+    }
+
+    /// Nobody wants an object any more that we have written.
+    fn forsake(&mut self, key: &ObjectKey, registry: &Arc<str>) {
+        let registry = self.desired.registries.get(registry);
+        if registry.is_some_and(|registry| !registry.waits) {
+            self.retracted.insert(key.clone());
         }
     }
 
@@ -161,6 +181,9 @@ impl Differ {
 
     /// Takes over the result of a write that worked.
     pub fn written(&mut self, key: &ObjectKey, registry: Arc<str>, hash: Option<ContentHash>) {
+        if hash.is_some() && !self.wanted.contains_key(key) {
+            self.forsake(key, &registry);
+        }
         let state = match hash {
             Some(_) => State::Ours { registry, hash },
             None => State::Gone,
@@ -188,13 +211,11 @@ impl Differ {
             (None, None | Some(State::Foreign | State::Gone)) => Step::Nothing,
             (None, Some(State::Ours { registry, .. })) => {
                 // An object of a registry that is not configured may be another instance's, and one
-                // of a registry that is not complete may be wanted in a moment.
-                let complete = self
-                    .desired
-                    .registries
-                    .get(registry)
-                    .is_some_and(|s| s.complete);
-                if complete {
+                // of a registry that is not complete may be wanted in a moment, if it is not known
+                // that it is wanted no more.
+                let registered = self.desired.registries.get(registry);
+                let may_go = |s: &RegistryState| s.complete || self.retracted.contains(key);
+                if registered.is_some_and(may_go) {
                     Step::Delete {
                         registry: registry.clone(),
                     }

@@ -30,7 +30,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use diolkos_istio::{Object, ObjectKey};
 use diolkos_model::ContentHash;
-pub use diolkos_plan::{Desired, Planned, Remembered};
+pub use diolkos_plan::{Desired, Planned, RegistryState, Remembered};
 
 mod authority;
 #[cfg(feature = "conformance")]

@@ -32,7 +32,10 @@ impl Shop {
     /// Adds a registry whose objects go to `namespace`, with a complete snapshot seen.
     pub(crate) fn registry(&mut self, name: &str, namespace: &str, endpoints: Endpoints) {
         let registry = Registry {
-            state: RegistryState { complete: true },
+            state: RegistryState {
+                complete: true,
+                waits: false,
+            },
             policy: Arc::new(policy(name, namespace, endpoints)),
         };
         self.registries.insert(name.into(), registry);
@@ -40,11 +43,20 @@ impl Shop {
 
     /// Whether a complete snapshot of the registry was seen.
     pub(crate) fn complete(&mut self, registry: &str, complete: bool) {
-        self.registries
-            .get_mut(registry)
+        self.state(registry).complete = complete;
+    }
+
+    /// Whether its services are left out for now.
+    #[cfg(test)]
+    pub(crate) fn waits(&mut self, registry: &str, waits: bool) {
+        self.state(registry).waits = waits;
+    }
+
+    fn state(&mut self, registry: &str) -> &mut RegistryState {
+        let known = self.registries.get_mut(registry);
+        &mut known
             .unwrap_or_else(|| panic!("there is no registry {registry}"))
             .state
-            .complete = complete;
     }
 
     /// Adds or changes a service that has one instance for each id, all on one port.

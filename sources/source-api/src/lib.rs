@@ -15,7 +15,9 @@
 //!    be taken as gone. Later it may do the same again at any time, in the same connection.
 //! 3. **Honest evidence.** An answer that may hold less than there is (filtered by ACL, no leader,
 //!    a page failed) is sent with [`Evidence::Partial`]. An *error* is not an answer: no event.
-//! 4. **[`Event::Remove`] only on an explicit word** of the registry that the service is gone.
+//! 4. **[`Event::Remove`] only on an explicit word** of the registry that the service is gone. Inside a
+//!    partial snapshot it tells which of the services that are not named are gone for sure, those
+//!    that went before included.
 //! 5. **One connection.** `run` returns when the connection is of no more use. It has no retry
 //!    loop of its own: [`supervise`] waits and calls again with the next epoch. State that helps
 //!    to resume (indexes, sessions) may live in `self`.
@@ -71,7 +73,8 @@ pub enum Event {
     SnapshotEnd {
         /// The number that `run` was given.
         epoch: Epoch,
-        /// Whether services that were not named are gone.
+        /// Whether services that were not named are gone. What was said of single services counts
+        /// whatever this is.
         evidence: Evidence,
     },
 }

@@ -98,19 +98,18 @@ impl<'a> Session<'a> {
         self.count();
         let evidence = self.state.evidence();
         let named = self.name_all().await?;
-        let end = Event::SnapshotEnd {
-            epoch,
-            evidence: evidence.clone(),
-        };
-        self.out.events.send(end).await?;
         if evidence.is_complete() {
             self.state.keep(&named);
         } else {
-            // The end of a partial snapshot takes nothing away. What other services lost is known.
+            // What a partial snapshot lacks stays, unless it says that it is gone. It says so each
+            // time, since the guard may want to hear it more than once.
             for key in self.state.gone(&named) {
-                self.remove(key).await?;
+                self.state.untell(&key);
+                self.out.events.send(Event::Remove { key }).await?;
             }
         }
+        let end = Event::SnapshotEnd { epoch, evidence };
+        self.out.events.send(end).await?;
         self.report();
         Ok(())
     }

@@ -31,6 +31,8 @@ pub(crate) struct State {
     troubles: BTreeMap<Target, Arc<str>>,
     /// Services that the engine was told of, and how many instances they have.
     told: HashMap<ServiceKey, usize>,
+    /// Services that went since the last complete snapshot. The guard may want to hear it again.
+    gone: HashSet<ServiceKey>,
     /// Instances of all of them.
     instances: usize,
     retry: Backoff,
@@ -44,6 +46,7 @@ impl State {
             known: HashSet::new(),
             troubles: BTreeMap::new(),
             told: HashMap::new(),
+            gone: HashSet::new(),
             instances: 0,
             retry: Backoff::new(RETRY.0, RETRY.1),
         }
@@ -236,21 +239,27 @@ impl State {
     /// The engine knows this service now.
     pub(crate) fn tell(&mut self, service: &Service) {
         let count = service.instances.len();
+        self.gone.remove(&service.key);
         let before = self.told.insert(service.key.clone(), count);
         self.instances = self.instances + count - before.unwrap_or(0);
     }
 
-    /// The engine knows that this service is gone. Returns whether it knew it.
+    /// The engine is told that this service is gone. Returns whether that is news.
     pub(crate) fn untell(&mut self, key: &ServiceKey) -> bool {
-        let before = self.told.remove(key);
-        self.instances -= before.unwrap_or(0);
-        before.is_some()
+        let Some(instances) = self.told.remove(key) else {
+            return false;
+        };
+        self.instances -= instances;
+        self.gone.insert(key.clone());
+        true
     }
 
-    /// After a snapshot that named these: what the engine knows besides and what is certainly gone.
+    /// After a full read that found these: what the engine was told of besides and what is certainly
+    /// gone.
     pub(crate) fn gone(&self, named: &HashSet<ServiceKey>) -> Vec<ServiceKey> {
-        let others = self.told.keys().filter(|key| !named.contains(key));
+        let others = self.told.keys().chain(&self.gone);
         others
+            .filter(|key| !named.contains(key))
             .filter(|key| self.evidence_of(key).is_complete())
             .cloned()
             .collect()
@@ -259,6 +268,7 @@ impl State {
     /// After a complete snapshot that named these: the engine knows no others.
     pub(crate) fn keep(&mut self, named: &HashSet<ServiceKey>) {
         self.told.retain(|key, _| named.contains(key));
+        self.gone.clear();
         self.instances = self.told.values().sum();
     }
 

@@ -1,7 +1,7 @@
 //! What sources say.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -36,6 +36,7 @@ impl State {
             registry.snapshot = Some(Snapshot {
                 epoch,
                 seen: HashMap::new(),
+                certain: HashSet::new(),
             });
         }
     }
@@ -50,6 +51,11 @@ impl State {
         let in_snapshot = registry.snapshot.is_some();
         if let Some(snapshot) = &mut registry.snapshot {
             snapshot.seen.entry(key.clone()).or_insert(had);
+            if evidence.is_complete() {
+                snapshot.certain.insert(key.clone());
+            } else {
+                snapshot.certain.remove(&key);
+            }
         }
         if matches!(evidence, Evidence::Stale(_)) && known.is_some() {
             // What is known is newer, what is held back included.
@@ -100,6 +106,7 @@ impl State {
         if let Some(snapshot) = &mut registry.snapshot {
             // Its end tells whether too much is gone.
             snapshot.seen.remove(key);
+            snapshot.certain.insert(key.clone());
             return;
         }
         let loss = Loss {
@@ -139,19 +146,21 @@ impl State {
             .collect();
         registry.synced = true;
         registry.doubt = evidence.doubt().cloned();
-        self.changed = true;
+        let Snapshot { seen, certain, .. } = snapshot;
         if let Some(why) = &registry.doubt {
-            tracing::warn!(registry = %name, reason = %why, held = unseen.len(), "the registry's answer is incomplete, nothing is removed");
-            registry.guard.interrupted();
+            let (gone, unseen): (BTreeSet<_>, BTreeSet<_>) =
+                unseen.into_iter().partition(|key| certain.contains(key));
+            tracing::warn!(registry = %name, reason = %why, held = unseen.len(), "the registry's answer is incomplete, what it does not tell of stays");
             registry.unseen = unseen;
             registry.doubtful = registry.doubtful.saturating_add(1);
             registry.ask_again = registry.next_doubt(now);
+            self.judge(now, name, &gone, &seen, Some(&certain));
             return;
         }
         registry.complete = true;
         registry.unseen.clear();
         (registry.doubtful, registry.ask_again) = (0, None);
-        self.judge(now, name, &unseen, &snapshot.seen);
+        self.judge(now, name, &unseen, &seen, None);
     }
 
     /// A removal may go through: instances that were held go, and the service itself if the registry does not have

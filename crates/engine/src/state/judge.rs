@@ -1,4 +1,4 @@
-//! What a complete snapshot takes away, put before the guard.
+//! What a snapshot takes away, put before the guard.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -17,13 +17,15 @@ use crate::{clock::Now, view::Known};
 impl State {
     /// Compares what a registry has with what the mesh has, and lets go what the guard lets pass. `unseen` are the
     /// services that the registry does not have any more; `before` has how many instances the mesh had of those
-    /// that it does have.
+    /// that it does have. `certain` are the services that the snapshot tells all of, if it does not of every one:
+    /// the others stay as they are.
     pub(super) fn judge(
         &mut self,
         now: Now,
         name: &Arc<str>,
         unseen: &BTreeSet<ServiceKey>,
         before: &HashMap<ServiceKey, usize>,
+        certain: Option<&HashSet<ServiceKey>>,
     ) {
         self.drop_unselected(name, unseen);
         let mut comparison = Comparison::default();
@@ -40,12 +42,24 @@ impl State {
                 Some(ghost)
             });
             let remembered = ghost.map_or(0, |ghost| ghost.endpoints);
+            if certain.is_some_and(|certain| !certain.contains(key)) {
+                unchanged(
+                    &mut comparison,
+                    key,
+                    known.service.instances.len().max(remembered),
+                );
+                continue;
+            }
             let before = before.get(key).copied();
             let gone = known.gone || unseen.contains(key);
             compare(&mut comparison, known, gone, before, remembered);
         }
         for (text, ghost) in ghosts.into_iter().flatten() {
             if accounted.contains(text) || ghost.endpoints == 0 {
+                continue;
+            }
+            if certain.is_some() {
+                unchanged(&mut comparison, &ghost_key(name, text), ghost.endpoints);
                 continue;
             }
             comparison.services += 1;
@@ -68,7 +82,7 @@ impl State {
             .map(|loss| &loss.service)
             .filter(|key| !passed.contains(*key))
             .collect();
-        self.settle_ghosts(now, name, &held);
+        self.settle_ghosts(now, name, &held, certain);
         if !held.is_empty() {
             tracing::warn!(registry = %name, services = held.len(), "the registry lacks much at once, what is missing stays for now");
         }
@@ -112,8 +126,16 @@ impl State {
 
     /// Ghosts whose services the registry has are accounted for; those of services without endpoints go when
     /// their grace is over; the others stay while they are held.
-    fn settle_ghosts(&mut self, now: Now, name: &Arc<str>, held: &HashSet<&ServiceKey>) {
+    fn settle_ghosts(
+        &mut self,
+        now: Now,
+        name: &Arc<str>,
+        held: &HashSet<&ServiceKey>,
+        certain: Option<&HashSet<ServiceKey>>,
+    ) {
         let grace = self.grace(name);
+        let certain: Option<HashSet<String>> =
+            certain.map(|certain| certain.iter().map(ServiceKey::to_string).collect());
         let Some((_, known)) = self.haunted(name) else {
             return;
         };
@@ -127,7 +149,8 @@ impl State {
             return;
         };
         ghosts.retain(|text, ghost| {
-            if held.contains(&**text) {
+            let doubted = certain.as_ref().is_some_and(|c| !c.contains(&**text));
+            if doubted || held.contains(&**text) {
                 true
             } else if alive.contains(&**text) {
                 false
@@ -165,6 +188,14 @@ impl State {
         }
         self.changed = true;
     }
+}
+
+/// Adds a service of which nothing is sure.
+fn unchanged(comparison: &mut Comparison, service: &ServiceKey, instances: usize) {
+    comparison.services += usize::from(instances > 0);
+    comparison.instances += instances;
+    comparison.instances_now += instances;
+    comparison.uncertain.insert(service.clone());
 }
 
 /// Adds one service to the comparison. The mesh had `before` instances of it (all that are known now, if it was not

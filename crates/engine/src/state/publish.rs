@@ -187,13 +187,15 @@ impl State {
 
     fn registry_states(&self) -> BTreeMap<Arc<str>, RegistryState> {
         let configured = self.registries.iter().map(|(name, r)| {
-            let complete = r.complete && !self.awaits_memory && !self.awaits_pods(name);
-            (name.clone(), RegistryState { complete })
+            let waits = self.awaits_pods(name);
+            let complete = r.complete && !self.awaits_memory && !waits;
+            (name.clone(), RegistryState { complete, waits })
         });
-        let retired = self
-            .retired
-            .iter()
-            .map(|name| (name.clone(), RegistryState { complete: true }));
+        let over = RegistryState {
+            complete: true,
+            waits: false,
+        };
+        let retired = self.retired.iter().map(|name| (name.clone(), over));
         configured.chain(retired).collect()
     }
 

@@ -268,11 +268,17 @@ fn a_registry_that_is_taken_out_leaves_and_may_be_swept() {
     assert!(desired.services.is_empty() && view.registries.is_empty());
     assert_eq!(
         desired.registries.get("r"),
-        Some(&RegistryState { complete: true })
+        Some(&RegistryState {
+            complete: true,
+            waits: false
+        })
     );
     assert_eq!(
         desired.registries.get("q"),
-        Some(&RegistryState { complete: true }),
+        Some(&RegistryState {
+            complete: true,
+            waits: false
+        }),
         "also one that never answered: the administrator wants it gone"
     );
     upsert(&mut state, service("r", "a", &[1]), Evidence::Complete);

@@ -40,6 +40,7 @@ fn missing(services: usize, names: &[&str]) -> Comparison {
         instances: services * 2,
         instances_now: (services - names.len()) * 2,
         losses: names.iter().map(|name| gone(name, 2)).collect(),
+        ..Comparison::default()
     }
 }
 
@@ -79,6 +80,7 @@ fn the_last_several_of_a_service_are_held_and_the_hold_ends() {
         instances: 1_000,
         instances_now: 997,
         losses: vec![gone("a", 3)],
+        ..Comparison::default()
     };
     for moment in [120, 140, 159] {
         assert!(guard.snapshot(at(moment), &said).is_empty());
@@ -92,7 +94,11 @@ fn an_empty_registry_is_held_until_it_is_confirmed() {
     let all = missing(3, &["a", "b", "c"]);
     assert!(guard.snapshot(at(0), &all).is_empty());
     assert!(guard.snapshot(at(20), &all).is_empty());
-    guard.interrupted();
+    let doubtful = Comparison {
+        uncertain: [key("a"), key("b"), key("c")].into(),
+        ..Comparison::default()
+    };
+    assert!(guard.snapshot(at(30), &doubtful).is_empty());
     assert!(guard.snapshot(at(40), &all).is_empty(), "not in a row");
     assert!(guard.snapshot(at(60), &all).is_empty());
     assert_eq!(guard.snapshot(at(80), &all).len(), 3);
@@ -126,6 +132,7 @@ fn a_deployment_that_replaces_everything_is_no_loss() {
         instances: 100,
         instances_now: 100,
         losses: vec![loss("a", 10, 10)],
+        ..Comparison::default()
     };
     assert_eq!(guard.snapshot(at(0), &replaced), [key("a")]);
     assert!(guard.step(at(1), &loss("b", 10, 10), 10, 100));

@@ -104,6 +104,29 @@ fn only_what_changed_is_looked_at() {
 }
 
 #[test]
+fn what_a_service_wants_no_more_goes_unless_its_registry_waits() {
+    for (waits, expected) in [(false, 3), (true, 0)] {
+        let mut shop = shop();
+        shop.put("one", "orders", &["a", "b"], 80);
+        shop.complete("one", false);
+        let mut differ = Differ::default();
+        differ.desired(&shop.publish());
+        assert_eq!(settle(&mut differ).len(), 3);
+        let written_late = shop.hashes().into_keys().next().unwrap();
+        shop.waits("one", waits);
+        shop.remove("one", "orders");
+        differ.desired(&shop.publish());
+        let steps = settle(&mut differ);
+        let deletes = |step: &Step| matches!(step, Step::Delete { .. });
+        assert_eq!(steps.len(), expected, "{steps:?}");
+        assert!(steps.iter().all(|(_, step)| deletes(step)));
+        // By a request that was under way.
+        differ.written(&written_late, "one".into(), Some(ContentHash(7)));
+        assert_eq!(deletes(&differ.step(&written_late)), !waits);
+    }
+}
+
+#[test]
 fn orphans_go_once_their_registry_is_complete_and_never_if_it_is_unknown() {
     let mut old = shop();
     old.put("two", "gone", &["a"], 80);

@@ -148,6 +148,59 @@ fn an_incomplete_answer_is_released_too() {
     assert_eq!(endpoints(&mut state), 0);
 }
 
+/// One part of the registry cannot be read, for however long: the rest is judged all the same.
+#[test]
+fn what_a_partial_snapshot_tells_for_sure_is_judged() {
+    let mut state = guarded();
+    read(&mut state, 0, &many(0..4, &[1, 2]));
+    let partial = |state: &mut State, second: u64| {
+        let (now, epoch) = (at(second), second);
+        let doubt = Evidence::Partial("the list of s0 cannot be read".into());
+        let mut say = |event| say_at(state, now, "r", event);
+        say(Event::SnapshotStart { epoch });
+        // s0 cannot be read, s1 lost one instance, s2 both, s3 is gone.
+        for (service, evidence) in [
+            (service("r", "s0", &[]), doubt.clone()),
+            (service("r", "s1", &[1]), Evidence::Complete),
+            (service("r", "s2", &[]), Evidence::Complete),
+        ] {
+            say(Event::Upsert { service, evidence });
+        }
+        let key = key("r", "s3");
+        say(Event::Remove { key });
+        let evidence = doubt.clone();
+        say(Event::SnapshotEnd { epoch, evidence });
+        endpoints(state)
+    };
+    assert_eq!(partial(&mut state, 10), 8, "much at once is held");
+    assert_eq!(partial(&mut state, 40), 8);
+    assert_eq!(partial(&mut state, 71), 3, "and confirmed");
+    let (_, view) = state.publish(at(71));
+    assert!(view.registries["r"].partial.is_some());
+    assert_eq!(view.services[&key("r", "s0")].held.len(), 2);
+    assert_eq!(view.registries["r"].hold, None);
+}
+
+/// What was said before of a service that cannot be read now does not count as confirmed.
+#[test]
+fn doubt_interrupts_what_was_confirmed() {
+    let mut state = guarded();
+    read(&mut state, 0, &many(0..10, &[1, 2]));
+    for second in [10, 40] {
+        read(&mut state, second, &many(0..2, &[1, 2]));
+    }
+    let (now, epoch) = (at(60), 60);
+    let evidence = Evidence::Partial("filtered by ACLs".into());
+    say_at(&mut state, now, "r", Event::SnapshotStart { epoch });
+    say_at(&mut state, now, "r", Event::SnapshotEnd { epoch, evidence });
+    for second in [80, 110] {
+        read(&mut state, second, &many(0..2, &[1, 2]));
+        assert_eq!(endpoints(&mut state), 20, "{second}");
+    }
+    read(&mut state, 140, &many(0..2, &[1, 2]));
+    assert_eq!(endpoints(&mut state), 4);
+}
+
 #[test]
 fn a_deployment_during_a_break_is_taken_over_at_once() {
     let mut state = guarded();
