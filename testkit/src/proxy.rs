@@ -114,6 +114,25 @@ impl TcpProxy {
         self.orders.send_modify(|o| o.hang = on);
     }
 
+    /// From now on new connections are refused, and those that are open break.
+    ///
+    /// # Errors
+    /// As [`refuse`](Self::refuse).
+    pub async fn interrupt(&mut self) -> Result<()> {
+        self.refuse(true).await?;
+        self.cut();
+        Ok(())
+    }
+
+    /// Ends what [`interrupt`](Self::interrupt) and [`hang`](Self::hang) began.
+    ///
+    /// # Errors
+    /// As [`refuse`](Self::refuse).
+    pub async fn restore(&mut self) -> Result<()> {
+        self.hang(false);
+        self.refuse(false).await
+    }
+
     async fn until_listening(&mut self, on: bool) -> Result<()> {
         self.listening
             .wait_for(|now| *now == on)

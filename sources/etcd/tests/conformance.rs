@@ -109,18 +109,16 @@ impl Fixture for Server {
 
     async fn outage(&mut self, kind: Outage) -> Result<()> {
         match kind {
-            Outage::Cut => {
-                self.proxy.refuse(true).await?;
-                self.proxy.cut();
+            Outage::Cut => self.proxy.interrupt().await,
+            Outage::Hang => {
+                self.proxy.hang(true);
+                Ok(())
             }
-            Outage::Hang => self.proxy.hang(true),
         }
-        Ok(())
     }
 
     async fn recover(&mut self) -> Result<()> {
-        self.proxy.hang(false);
-        self.proxy.refuse(false).await
+        self.proxy.restore().await
     }
 }
 

@@ -25,7 +25,8 @@
 //! 7. **Health.** [`HealthReporter::live`] after every contact that proves the connection works.
 //! 8. **Ends quickly** (under a second) when [`SourceCx::cancel`] fires.
 //!
-//! The `conformance` feature holds the suite that every source must pass against its real server.
+//! The `conformance` feature holds the suite that every source must pass against its real server, and
+//! what its own tests there need.
 
 #![forbid(unsafe_code)]
 
@@ -41,6 +42,8 @@ mod backoff;
 pub mod conformance;
 mod health;
 mod supervise;
+#[cfg(feature = "conformance")]
+pub mod testing;
 
 pub use backoff::Backoff;
 pub use health::{Health, HealthReporter, Phase};

@@ -2,21 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard},
+    ops::Deref,
+    sync::Arc,
     time::Duration,
 };
 
 use diolkos_model::Service;
 use diolkos_net::TlsConfig;
-use diolkos_source_api::{
-    Envelope, Event, EventSender, Evidence, Health, HealthReporter, Phase, SourceCx, supervise,
-};
+use diolkos_source_api::{Event, Evidence, Phase, testing};
 use diolkos_source_dubbo::{Discovery, Options, Variants};
 use diolkos_source_etcd::{Config, Etcd};
 use diolkos_testkit::eventually;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::{CancellationToken, DropGuard};
 use url::form_urlencoded::byte_serialize;
 
 /// What the registry is bound to have told by now, when tests wait for it. A source that was denied
@@ -42,7 +39,7 @@ pub(crate) struct World {
     named: BTreeSet<String>,
 }
 
-impl World {
+impl testing::World for World {
     fn apply(&mut self, event: Event) {
         match event {
             Event::SnapshotStart { .. } => self.named.clear(),
@@ -71,6 +68,16 @@ impl World {
         }
     }
 
+    fn snapshots(&self) -> &[Evidence] {
+        &self.snapshots
+    }
+
+    fn summary(&self) -> String {
+        format!("{:?}, snapshots {:?}", self.counts(), self.snapshots)
+    }
+}
+
+impl World {
     /// The number of instances of each service.
     pub(crate) fn counts(&self) -> BTreeMap<&str, usize> {
         let services = self.services.iter();
@@ -81,68 +88,39 @@ impl World {
 }
 
 /// A running source. It ends with this.
-pub(crate) struct Running {
-    world: Arc<Mutex<World>>,
-    pub(crate) health: watch::Receiver<Health>,
-    pub(crate) resync: mpsc::Sender<()>,
-    _cancel: DropGuard,
+pub(crate) struct Running(testing::Running<World>);
+
+impl Deref for Running {
+    type Target = testing::Running<World>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.cancel.cancel();
+    }
 }
 
 impl Running {
     /// Starts a source.
     pub(crate) fn start(config: Config) -> Self {
-        let (sender, mut receiver) = mpsc::channel::<Envelope>(16);
-        let (resync, resyncs) = mpsc::channel(4);
-        let (reporter, health) = HealthReporter::new();
-        let cancel = CancellationToken::new();
-        let cx = SourceCx {
-            events: EventSender::new("etcd".into(), sender),
-            health: reporter,
-            resync: resyncs,
-            cancel: cancel.clone(),
-        };
-        let world = Arc::new(Mutex::new(World::default()));
-        let applied = world.clone();
-        tokio::spawn(async move {
-            while let Some(envelope) = receiver.recv().await {
-                let mut world = applied.lock().expect("an event was wrong before");
-                world.apply(envelope.event);
-            }
-        });
         let source = Etcd::new(config).pulse(PULSE);
-        tokio::spawn(async move { supervise("etcd", source, cx).await });
-        Self {
-            world,
-            health,
-            resync,
-            _cancel: cancel.drop_guard(),
-        }
+        Self(testing::Running::start("etcd", source, World::default()))
     }
 
     /// Starts a source and waits for its first snapshot.
     pub(crate) async fn synced(config: Config) -> Self {
         let running = Self::start(config);
-        let first = |world: &World| !world.snapshots.is_empty();
-        running.until("the first snapshot ends", first).await;
+        running.0.synced(SOON).await;
         running
-    }
-
-    /// What was said so far.
-    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().expect("an event was wrong")
     }
 
     /// Waits until the world is so.
     pub(crate) async fn until(&self, what: &str, so: impl Fn(&World) -> bool) {
-        eventually(SOON, what, async || {
-            let world = self.world();
-            let health = self.health.borrow();
-            let counts = world.counts();
-            so(&world)
-                .then_some(())
-                .ok_or_else(|| format!("{counts:?}, snapshots {:?}, {health:?}", world.snapshots))
-        })
-        .await;
+        self.within(SOON, what, so).await;
     }
 
     /// Waits until these are all services, with so many instances each.

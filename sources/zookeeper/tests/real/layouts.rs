@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context as _, Result};
+use diolkos_source_api::testing::Told;
 use diolkos_source_dubbo::Discovery;
 use diolkos_testkit::{ZooKeeper, zookeeper::Writer};
 
 use crate::{
     dubbo::{config, provider},
-    support::{Running, World, provider_path},
+    support::{Running, provider_path},
 };
 
 /// The nodes that real providers (Dubbo 3.3.5 and 2.7.23) and consumers wrote.
@@ -24,7 +25,7 @@ async fn write(writer: &Writer, nodes: &BTreeMap<String, String>) -> Result<()> 
 }
 
 /// Where the instances of a service are, sorted.
-fn addresses(world: &World, service: &str) -> Vec<String> {
+fn addresses(world: &Told, service: &str) -> Vec<String> {
     let instances = world.services.get(service).map(|s| s.instances.clone());
     let instances = instances.iter().flat_map(|instances| instances.iter());
     let mut addresses: Vec<String> = instances
@@ -35,7 +36,7 @@ fn addresses(world: &World, service: &str) -> Vec<String> {
 }
 
 /// What a real registry gives with each way to register, in the first snapshot.
-async fn discovered(server: &ZooKeeper, discovery: Discovery) -> Result<World> {
+async fn discovered(server: &ZooKeeper, discovery: Discovery) -> Result<Told> {
     let mut settings = config("zk", vec![server.address()]);
     settings.dubbo.discovery = discovery;
     let source = Running::synced(settings).await;

@@ -1,13 +1,14 @@
 //! Parts of the registry that cannot be read, and nodes that go.
 
 use anyhow::Result;
+use diolkos_source_api::testing::Told;
 use diolkos_source_api::{Evidence, Phase};
 use diolkos_testkit::{ZooKeeper, eventually, zookeeper::Writer};
 
 use crate::{
     dubbo::config,
     layouts::recorded,
-    support::{RECOVERY, Running, World, provider_path},
+    support::{RECOVERY, Running, provider_path},
 };
 
 fn address(number: usize) -> String {
@@ -28,7 +29,7 @@ async fn deregister(writer: &Writer, interface: &str, number: usize) -> Result<(
 }
 
 /// Why the last snapshot may lack something.
-fn doubt(world: &World) -> String {
+fn doubt(world: &Told) -> String {
     match world.snapshots.last() {
         Some(Evidence::Partial(reason)) => reason.to_string(),
         _ => String::new(),
