@@ -28,8 +28,9 @@ async fn zookeeper() -> Result<()> {
     let writer = server.writer().await?;
     let nodes: Vec<(String, &str)> = keys().map(|key| (key, "host")).collect();
     writer.create_many(&nodes).await?;
-    let spec = json!({"zookeeper": {"addresses": [server.address()]}});
-    let measured = measure("ZooKeeper", &spec).await?;
+    let of_zookeeper = json!({"zookeeper": {"addresses": [server.address()]}});
+    drop(measure("ZooKeeper", &of_zookeeper, "WorkloadEntry").await?);
+    let measured = measure("ZooKeeper", &of_zookeeper, "Inline").await?;
     let said = server.four_letter("mntr").await?;
     let watches = said
         .lines()
@@ -51,8 +52,8 @@ async fn etcd() -> Result<()> {
     let server = Etcd::start().await?;
     let pairs: Vec<(String, String)> = keys().map(|key| (key, "host".to_owned())).collect();
     server.put_all(&pairs).await?;
-    let spec = json!({"etcd": {"addresses": server.endpoints()}});
-    let measured = measure("etcd", &spec).await?;
+    let of_etcd = json!({"etcd": {"addresses": server.endpoints()}});
+    let measured = measure("etcd", &of_etcd, "Inline").await?;
     let changed = Instant::now();
     server.put(&key(CHANGED, PROVIDERS), "host").await?;
     measured.seen("etcd", changed).await
@@ -88,18 +89,20 @@ struct Measured {
     _objects: tempfile::TempDir,
 }
 
-async fn measure(name: &str, spec: &Value) -> Result<Measured> {
+async fn measure(name: &str, registry: &Value, endpoints: &str) -> Result<Measured> {
+    let mut spec = registry.clone();
+    spec["export"] = json!({"endpoints": endpoints});
     let objects = tempfile::tempdir()?;
     let to = format!("directory:{}", objects.path().display());
     let started = Instant::now();
-    let run = Run::start(spec, &["--to".to_owned(), to])?;
+    let run = Run::start(&spec, &["--to".to_owned(), to])?;
     let read = run
         .until(|r| r["services"] == INTERFACES && r["phase"] == "Live")
         .await?;
     let read_after = started.elapsed();
     run.until(|r| condition(r, "Synced") == "True").await?;
     println!(
-        "{name}: {INTERFACES} interfaces x {PROVIDERS} providers read after {:.2} s from the start of the process, {} requests; in step after {:.2} s; memory {:.1} MiB",
+        "{name}, {endpoints}: {INTERFACES} interfaces x {PROVIDERS} providers read after {:.2} s from the start of the process, {} requests; in step after {:.2} s; memory {:.1} MiB",
         read_after.as_secs_f64(),
         read["requests"],
         started.elapsed().as_secs_f64(),

@@ -36,8 +36,8 @@ const SERVER_TROUBLE: Duration = Duration::from_secs(6);
 const HOLD: Duration = Duration::from_secs(3);
 /// How long an empty registry waits for somebody who connects.
 const CONNECTS: Duration = Duration::from_secs(5);
-/// How long a change is tried while the server restarts.
-const WRITES: Duration = Duration::from_secs(20);
+/// How long a change is tried while the server restarts, perhaps several times in a row.
+const WRITES: Duration = Duration::from_secs(60);
 
 /// A server that holds Dubbo's nodes, and a client to write them with.
 pub(crate) trait Store: Sized + Send + Sync + 'static {

@@ -8,7 +8,7 @@ use diolkos_source_dubbo::Options;
 use diolkos_source_zookeeper::{Config, ZooKeeper as ZooKeeperSource};
 use diolkos_testkit::zookeeper::{Writer, ZooKeeper as Server};
 use proptest::prelude::*;
-use tokio::{runtime::Handle, sync::RwLock};
+use tokio::{runtime::Handle, sync::RwLock, time::timeout};
 
 use crate::{
     dubbo::{DubboStep, Store, Stores},
@@ -17,7 +17,7 @@ use crate::{
 
 /// Shorter than many of the breaks: sessions expire.
 const SESSION: Duration = Duration::from_millis(1_000);
-/// Longer than a server that is asked by all sequences at once takes.
+/// Longer than a server that is asked by all sequences at once takes to take a client.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Transactions of the empty server before anything happens: a client does not connect to one that has seen less
 /// than itself.
@@ -48,10 +48,13 @@ impl ZooKeeper {
         self.writer.read().await.clone()
     }
 
-    /// A session does not outlive every restart of the server.
+    /// A session does not outlive every restart of the server. One that is asked for while the
+    /// server still loads its data may never be answered.
     async fn renewed<T>(&self, done: Result<T>) -> Result<T> {
-        if done.is_err() {
-            *self.writer.write().await = Arc::new(self.server.writer().await?);
+        if done.is_err()
+            && let Ok(writer) = timeout(CONNECT, self.server.writer()).await
+        {
+            *self.writer.write().await = Arc::new(writer?);
         }
         done
     }
