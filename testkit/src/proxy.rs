@@ -203,9 +203,11 @@ async fn connection(
     let cuts = orders.borrow().cuts;
     let watched = orders.clone();
     let cut = tokio::select! {
+        // First, so that a hang that ends right after a cut lets nothing through that it held.
+        biased;
+        _ = orders.wait_for(|o| o.cuts != cuts) => true,
         // The end or error of either side ends both, as far as a client can tell.
         _ = carry(&mut client, watched) => false,
-        _ = orders.wait_for(|o| o.cuts != cuts) => true,
     };
     if cut {
         // A reset instead of an orderly end; if the socket is gone already, the client has seen an end.
