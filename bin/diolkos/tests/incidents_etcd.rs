@@ -94,10 +94,7 @@ impl Trouble {
         let Registry { server, proxy } = registry;
         match self {
             Self::Hang => proxy.hang(true),
-            Self::Refused => {
-                proxy.refuse(true).await?;
-                proxy.cut();
-            }
+            Self::Refused => proxy.interrupt().await?,
             Self::Stopped => server.stop_process(0)?,
             Self::Killed => server.kill(0)?,
         }
@@ -113,8 +110,7 @@ impl Trouble {
         }
         registry.remove(0).await?;
         registry.add(SERVICES).await?;
-        registry.proxy.hang(false);
-        registry.proxy.refuse(false).await
+        registry.proxy.restore().await
     }
 }
 

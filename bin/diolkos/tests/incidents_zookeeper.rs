@@ -144,10 +144,7 @@ impl Trouble {
         let Registry { server, proxy, .. } = registry;
         match self {
             Self::Hang => proxy.hang(true),
-            Self::Refused => {
-                proxy.refuse(true).await?;
-                proxy.cut();
-            }
+            Self::Refused => proxy.interrupt().await?,
             Self::Stopped => server.stop_process()?,
             Self::Killed => server.kill()?,
         }
@@ -167,8 +164,7 @@ impl Trouble {
         .await;
         registry.remove(0).await?;
         registry.add(SERVICES).await?;
-        registry.proxy.hang(false);
-        registry.proxy.refuse(false).await
+        registry.proxy.restore().await
     }
 }
 

@@ -111,8 +111,10 @@ struct Snapshot {
     epoch: Epoch,
     /// What it named, with the instances that the mesh had of each before.
     seen: HashMap<ServiceKey, usize>,
-    /// What it told all of, that they are gone included.
-    certain: HashSet<ServiceKey>,
+    /// Those of them that it may not have told all of.
+    doubted: HashSet<ServiceKey>,
+    /// What it said is gone.
+    gone: HashSet<ServiceKey>,
 }
 
 impl State {

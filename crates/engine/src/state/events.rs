@@ -36,7 +36,8 @@ impl State {
             registry.snapshot = Some(Snapshot {
                 epoch,
                 seen: HashMap::new(),
-                certain: HashSet::new(),
+                doubted: HashSet::new(),
+                gone: HashSet::new(),
             });
         }
     }
@@ -51,10 +52,11 @@ impl State {
         let in_snapshot = registry.snapshot.is_some();
         if let Some(snapshot) = &mut registry.snapshot {
             snapshot.seen.entry(key.clone()).or_insert(had);
+            snapshot.gone.remove(&key);
             if evidence.is_complete() {
-                snapshot.certain.insert(key.clone());
+                snapshot.doubted.remove(&key);
             } else {
-                snapshot.certain.remove(&key);
+                snapshot.doubted.insert(key.clone());
             }
         }
         if matches!(evidence, Evidence::Stale(_)) && known.is_some() {
@@ -106,7 +108,7 @@ impl State {
         if let Some(snapshot) = &mut registry.snapshot {
             // Its end tells whether too much is gone.
             snapshot.seen.remove(key);
-            snapshot.certain.insert(key.clone());
+            snapshot.gone.insert(key.clone());
             return;
         }
         let loss = Loss {
@@ -146,10 +148,17 @@ impl State {
             .collect();
         registry.synced = true;
         registry.doubt = evidence.doubt().cloned();
-        let Snapshot { seen, certain, .. } = snapshot;
+        let Snapshot {
+            seen,
+            doubted,
+            gone,
+            ..
+        } = snapshot;
         if let Some(why) = &registry.doubt {
+            let told = seen.keys().filter(|key| !doubted.contains(*key));
+            let certain: HashSet<ServiceKey> = told.chain(&gone).cloned().collect();
             let (gone, unseen): (BTreeSet<_>, BTreeSet<_>) =
-                unseen.into_iter().partition(|key| certain.contains(key));
+                unseen.into_iter().partition(|key| gone.contains(key));
             tracing::warn!(registry = %name, reason = %why, held = unseen.len(), "the registry's answer is incomplete, what it does not tell of stays");
             registry.unseen = unseen;
             registry.doubtful = registry.doubtful.saturating_add(1);

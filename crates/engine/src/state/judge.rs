@@ -134,25 +134,27 @@ impl State {
         certain: Option<&HashSet<ServiceKey>>,
     ) {
         let grace = self.grace(name);
-        let certain: Option<HashSet<String>> =
-            certain.map(|certain| certain.iter().map(ServiceKey::to_string).collect());
         let Some((_, known)) = self.haunted(name) else {
             return;
         };
-        let has_instances = |known: &Known| !known.service.instances.is_empty();
-        let alive: HashSet<String> = known
+        let sure =
+            |known: &Known| certain.is_none_or(|certain| certain.contains(&known.service.key));
+        // And whether the registry has instances of them.
+        let known: HashMap<String, bool> = known
             .into_iter()
-            .filter_map(|(text, known)| has_instances(known).then_some(text))
+            .filter(|(_, known)| sure(known))
+            .map(|(text, known)| (text, !known.service.instances.is_empty()))
             .collect();
         let held: HashSet<String> = held.iter().map(|key| key.to_string()).collect();
         let Some(ghosts) = self.ghosts.get_mut(name) else {
             return;
         };
         ghosts.retain(|text, ghost| {
-            let doubted = certain.as_ref().is_some_and(|c| !c.contains(&**text));
+            let has_instances = known.get(&**text).copied();
+            let doubted = certain.is_some() && has_instances.is_none();
             if doubted || held.contains(&**text) {
                 true
-            } else if alive.contains(&**text) {
+            } else if has_instances == Some(true) {
                 false
             } else if ghost.endpoints == 0 {
                 ghost.expire(now, grace)
