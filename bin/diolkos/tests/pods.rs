@@ -279,19 +279,15 @@ async fn nothing_is_written_before_the_pods_are_known() -> Result<()> {
         diolkos.program().restart()?;
         until_pods(&diolkos, "NotRead", path.trim_start_matches("/api/v1/")).await;
         bed.register(&["10.1.0.1", "10.1.0.9"])?;
-        // It has been read when something else of it is told.
-        eventually(SOON, "the registry was read", async || {
-            let services = diolkos.get("/api/v1/services").await?;
-            ensure!(services[0]["endpoints"] == 2, "{services}");
-            Ok(())
-        })
-        .await;
+        until_endpoints(&diolkos, 2).await;
         let (status, ..) = diolkos.condition("files", "Synced").await?;
         assert_eq!(status, "False");
         assert_eq!(cluster.versions().await?, versions);
 
-        rule.end();
+        // Nothing is left to write when the Pods can be read.
         bed.register(&["10.1.0.1"])?;
+        until_endpoints(&diolkos, 1).await;
+        rule.end();
         eventually(3 * SOON, "Pods can be read", async || {
             diolkos.synced("files").await
         })
@@ -339,6 +335,16 @@ async fn pods_that_can_no_longer_be_read_stay_as_they_were() -> Result<()> {
 }
 
 /// Waits until the condition says so, for a reason with this text.
+/// Something else of the record shows that the registry has been read.
+async fn until_endpoints(diolkos: &Diolkos, endpoints: u64) {
+    eventually(SOON, "the registry was read", async || {
+        let services = diolkos.get("/api/v1/services").await?;
+        ensure!(services[0]["endpoints"] == endpoints, "{services}");
+        Ok(())
+    })
+    .await;
+}
+
 async fn until_pods(diolkos: &Diolkos, reason: &str, text: &str) {
     eventually(SOON, reason, async || {
         let (_, why, message) = diolkos.condition("files", "PodsFollowed").await?;
