@@ -47,6 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "diolkos-source-file",
         &["diolkos-model", "diolkos-source-api"],
     ),
+    ("diolkos-nacos", &["diolkos-net"]),
     ("diolkos-zk", &["diolkos-net"]),
     ("diolkos-source-dubbo", &["diolkos-model"]),
     (
@@ -63,6 +64,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "diolkos-source-etcd",
         &[
             "diolkos-model",
+            "diolkos-net",
+            "diolkos-source-api",
+            "diolkos-source-dubbo",
+        ],
+    ),
+    (
+        "diolkos-source-eureka",
+        &["diolkos-model", "diolkos-net", "diolkos-source-api"],
+    ),
+    (
+        "diolkos-source-nacos",
+        &[
+            "diolkos-model",
+            "diolkos-nacos",
             "diolkos-net",
             "diolkos-source-api",
             "diolkos-source-dubbo",

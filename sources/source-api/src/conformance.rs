@@ -21,10 +21,14 @@
 //! the registry is known to hold: what the suite has put there and has seen once is never removed,
 //! and never missing from a snapshot that counts as complete.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, future::Future, net::Ipv4Addr, panic::AssertUnwindSafe, sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use diolkos_model::{Address, Instance, Weight};
+use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream};
 
 use crate::Source;
 
@@ -180,37 +184,12 @@ pub trait Fixture {
     }
 }
 
-/// One test for each case of the suite; see the [module documentation](crate::conformance).
+/// Calls a macro with the names of the cases of a group.
+#[doc(hidden)]
 #[macro_export]
-macro_rules! conformance_tests {
-    (@cases $fixture:path: $($case:ident)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() -> ::anyhow::Result<()> {
-                $crate::conformance::cases::$case($fixture().await?).await
-            }
-        )*
-    };
-    (@group $fixture:path, cut) => {
-        $crate::conformance_tests!(@cases $fixture:
-            a_cut_changes_nothing
-            what_happened_during_a_cut_is_found
-            a_cut_in_the_first_snapshot_loses_nothing
-            it_ends_at_once_without_a_connection
-        );
-    };
-    (@group $fixture:path, hang) => {
-        $crate::conformance_tests!(@cases $fixture:
-            a_hang_changes_nothing
-            what_happened_during_a_hang_is_found
-            it_ends_at_once_when_nothing_answers
-        );
-    };
-    (@group $fixture:path, hide) => {
-        $crate::conformance_tests!(@cases $fixture: an_answer_that_lacks_something_is_partial);
-    };
-    ($fixture:path $(, $group:ident)*) => {
-        $crate::conformance_tests!(@cases $fixture:
+macro_rules! conformance_cases {
+    ($callback:path, [$($with:tt)*], all) => {
+        $callback! { [$($with)*]
             an_empty_registry_is_a_complete_snapshot
             services_that_are_there_are_in_the_first_snapshot
             instances_come_change_and_go
@@ -227,7 +206,96 @@ macro_rules! conformance_tests {
             it_ends_at_once_while_it_follows
             a_run_ends_by_itself_when_cancelled
             it_ends_when_nobody_listens
-        );
-        $($crate::conformance_tests!(@group $fixture, $group);)*
+        }
     };
+    ($callback:path, [$($with:tt)*], cut) => {
+        $callback! { [$($with)*]
+            a_cut_changes_nothing
+            what_happened_during_a_cut_is_found
+            a_cut_in_the_first_snapshot_loses_nothing
+            it_ends_at_once_without_a_connection
+        }
+    };
+    ($callback:path, [$($with:tt)*], hang) => {
+        $callback! { [$($with)*]
+            a_hang_changes_nothing
+            what_happened_during_a_hang_is_found
+            it_ends_at_once_when_nothing_answers
+        }
+    };
+    ($callback:path, [$($with:tt)*], hide) => {
+        $callback! { [$($with)*] an_answer_that_lacks_something_is_partial }
+    };
+}
+
+/// One test for each case of the suite; see the [module documentation](crate::conformance).
+#[macro_export]
+macro_rules! conformance_tests {
+    ([$fixture:path] $($case:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() -> ::anyhow::Result<()> {
+                $crate::conformance::cases::$case($fixture().await?).await
+            }
+        )*
+    };
+    ($fixture:path $(, $group:ident)*) => {
+        $crate::conformance_cases!($crate::conformance_tests, [$fixture], all);
+        $($crate::conformance_cases!($crate::conformance_tests, [$fixture], $group);)*
+    };
+}
+
+/// All cases of the suite in one test, so many at a time, for registries whose servers are too slow
+/// to start one for each case: `conformance_suite!(fixture, 4, cut, hang).await?`, where `fixture`
+/// is a function that returns a future of a fixture. Each case needs a part of the registry of its
+/// own.
+#[macro_export]
+macro_rules! conformance_suite {
+    ([$suite:ident $fixture:ident] $($case:ident)*) => {
+        $($suite.add(stringify!($case), async {
+            $crate::conformance::cases::$case($fixture().await?).await
+        });)*
+    };
+    ($fixture:expr, $parallel:expr $(, $group:ident)*) => {{
+        let fixture = &$fixture;
+        let mut suite = $crate::conformance::Suite::default();
+        $crate::conformance_cases!($crate::conformance_suite, [suite fixture], all);
+        $($crate::conformance_cases!($crate::conformance_suite, [suite fixture], $group);)*
+        suite.run($parallel)
+    }};
+}
+
+/// Cases that run in one test: see [`conformance_suite!`](crate::conformance_suite).
+#[derive(Default)]
+pub struct Suite<'a> {
+    cases: Vec<LocalBoxFuture<'a, Option<String>>>,
+}
+
+impl<'a> Suite<'a> {
+    /// One more case. A panic in it is its failure.
+    pub fn add(&mut self, name: &'static str, case: impl Future<Output = Result<()>> + 'a) {
+        let case = AssertUnwindSafe(case).catch_unwind().map(move |ended| {
+            let fault = match ended {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!("{name}: {error:?}")),
+                Err(_) => Some(format!("{name}: it panicked, see above")),
+            };
+            tracing::info!(name, failed = fault.is_some(), "a case ended");
+            fault
+        });
+        self.cases.push(case.boxed_local());
+    }
+
+    /// Runs all, so many at a time.
+    ///
+    /// # Errors
+    /// What the cases found wrong.
+    pub async fn run(self, parallel: usize) -> Result<()> {
+        let ended = stream::iter(self.cases).buffer_unordered(parallel);
+        let faults: Vec<String> = ended.filter_map(std::future::ready).collect().await;
+        if faults.is_empty() {
+            return Ok(());
+        }
+        bail!("{} cases failed:\n{}", faults.len(), faults.join("\n"))
+    }
 }
