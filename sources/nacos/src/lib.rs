@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod config;
+#[doc(hidden)]
+pub mod mapping;
 
 pub use config::{Config, Groups, Select, Services, Transport};
 use diolkos_source_api::{Epoch, Source, SourceCx, SourceError};
