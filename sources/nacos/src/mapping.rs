@@ -1,7 +1,7 @@
 //! From what a Nacos says to services.
 
 use bytes::Bytes;
-use diolkos_model::Service;
+use diolkos_model::{Service, ServiceKey};
 use diolkos_nacos::{Host, Name, ServiceInfo};
 use diolkos_source_dubbo::{Change, Place};
 
@@ -69,5 +69,19 @@ impl Directory {
     #[must_use]
     pub fn protected(&self) -> usize {
         0
+    }
+
+    /// Whether instances of a service of Nacos may count for this service of ours: what cannot be
+    /// read of the one casts doubt on the other.
+    #[must_use]
+    pub fn concerns(&self, _name: &Name, _key: &ServiceKey) -> bool {
+        true
+    }
+
+    /// Whether the configuration (mappings, metadata) may name instances of this service: an
+    /// interface of Dubbo, where registrations of applications are read.
+    #[must_use]
+    pub fn rests_on_metadata(&self, _key: &ServiceKey) -> bool {
+        true
     }
 }
