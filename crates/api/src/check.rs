@@ -4,9 +4,12 @@
 //! after it has reported a fault, and the whole is put together only if no part is missing.
 
 mod connect;
+mod defaults;
 mod dubbo;
+mod eureka;
 mod export;
 mod grant;
+mod nacos;
 mod pods;
 mod text;
 
@@ -56,7 +59,7 @@ fn registry(
     let source = connect::source(spec, &at, folder, faults);
     let select = text::select(spec, &at.key("select"), faults);
     import(spec.import, &at.key("import"), faults);
-    let defaults = export::Defaults::of(spec);
+    let defaults = defaults::Defaults::of(spec);
     let grant = grant::grant(spec.grant.as_ref(), &at.key("grant"), faults);
     let guard = guard(spec.guard.as_ref(), &at.key("guard"), faults);
     let export = export::export(spec, &defaults, &at, faults);
@@ -70,6 +73,7 @@ fn registry(
             grant: grant?,
             namespace: export.namespace,
             host: export.host,
+            exception: export.exception,
             aliases: export.aliases,
             endpoints: export.endpoints,
             location: export.location,

@@ -30,6 +30,7 @@ pub use load::load_bytes;
 pub use load::{Loaded, load};
 pub use settings::{
     CheckedRegistry, Consistency, ConsulSettings, Credential, Discovery, DubboSettings,
-    EtcdSettings, FileSettings, Limits, Login, Shrink, SourceSettings, TlsMaterial, TlsSettings,
-    Variants, ZooKeeperSettings,
+    EtcdSettings, EurekaSettings, FileSettings, Limits, Login, NacosAuth, NacosServices,
+    NacosSettings, NacosTransport, Shrink, SourceSettings, TlsMaterial, TlsSettings, Variants,
+    ZooKeeperSettings,
 };

@@ -12,28 +12,32 @@
 
 mod connect;
 mod dubbo;
+mod eureka;
 mod export;
 mod limits;
+mod nacos;
 mod status;
 
 use std::collections::BTreeMap;
 
 pub use connect::{Consistency, ConsulSpec, FileSpec, SecretKeyRef, SecretRef, TlsSpec, TokenSpec};
 pub use dubbo::{AuthSpec, Discovery, DubboSpec, EtcdSpec, Variants, ZooKeeperSpec};
+pub use eureka::{EurekaSpec, EurekaStatus};
 pub use export::{
     EndpointMode, ExportSpec, LabelsSpec, Location, Naming, PodLabelsSpec, PortsSpec, Preset,
     Protocol, ProtocolRuleSpec, Resolution, TlsMode,
 };
 use kube::{CustomResource, KubeSchema};
 pub use limits::{GrantSpec, GuardSpec};
+pub use nacos::{KeysSpec, NacosServices, NacosSpec, NacosTransport};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use status::RegistryStatus;
 
 /// What is to be carried over from one registry into the mesh, and how.
 ///
-/// Exactly one of `consul`, `etcd`, `file` and `zookeeper` names the registry. Everything else may
-/// be left out: all healthy instances of all services are then carried over.
+/// Exactly one of `consul`, `etcd`, `eureka`, `file`, `nacos` and `zookeeper` names the registry.
+/// Everything else may be left out: all healthy instances of all services are then carried over.
 #[derive(CustomResource, KubeSchema, Deserialize, Serialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "diolkos.io",
@@ -55,8 +59,8 @@ pub use status::RegistryStatus;
 )]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 // The rule and `RegistrySpec::variants` list the same fields.
-#[x_kube(validation = Rule::new("[has(self.consul), has(self.etcd), has(self.file), has(self.zookeeper)].filter(given, given).size() == 1")
-    .message("exactly one of consul, etcd, file, zookeeper is needed"))]
+#[x_kube(validation = Rule::new("[has(self.consul), has(self.etcd), has(self.eureka), has(self.file), has(self.nacos), has(self.zookeeper)].filter(given, given).size() == 1")
+    .message("exactly one of consul, etcd, eureka, file, nacos, zookeeper is needed"))]
 pub struct RegistrySpec {
     /// HashiCorp Consul, read through its HTTP API.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,9 +68,15 @@ pub struct RegistrySpec {
     /// etcd (version 3), as Dubbo uses it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etcd: Option<EtcdSpec>,
+    /// Netflix Eureka, also that of Spring Cloud.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eureka: Option<EurekaSpec>,
     /// Service documents on disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<FileSpec>,
+    /// Nacos, versions 1 to 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nacos: Option<NacosSpec>,
     /// Apache ZooKeeper, as Dubbo uses it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zookeeper: Option<ZooKeeperSpec>,
@@ -101,11 +111,13 @@ pub struct RegistrySpec {
 
 impl RegistrySpec {
     /// The kinds of registry, by field name, and whether each is given.
-    pub(crate) fn variants(&self) -> [(&'static str, bool); 4] {
+    pub(crate) fn variants(&self) -> [(&'static str, bool); 6] {
         [
             ("consul", self.consul.is_some()),
             ("etcd", self.etcd.is_some()),
+            ("eureka", self.eureka.is_some()),
             ("file", self.file.is_some()),
+            ("nacos", self.nacos.is_some()),
             ("zookeeper", self.zookeeper.is_some()),
         ]
     }

@@ -1,10 +1,10 @@
 //! The checked form of the documents: defaults filled in, every value of its own type.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use diolkos_plan::Policy;
 
-pub use crate::raw::{Consistency, Discovery, Variants};
+pub use crate::raw::{Consistency, Discovery, NacosServices, NacosTransport, Variants};
 pub use diolkos_guard::{Limits, Shrink};
 
 /// A `Registry` that is free of faults.
@@ -27,8 +27,12 @@ pub enum SourceSettings {
     Consul(Box<ConsulSettings>),
     /// etcd, as Dubbo uses it.
     Etcd(Box<EtcdSettings>),
+    /// Eureka.
+    Eureka(Box<EurekaSettings>),
     /// Service documents on disk.
     File(FileSettings),
+    /// Nacos.
+    Nacos(Box<NacosSettings>),
     /// ZooKeeper, as Dubbo uses it.
     ZooKeeper(Box<ZooKeeperSettings>),
 }
@@ -40,7 +44,9 @@ impl SourceSettings {
         match self {
             Self::Consul(_) => "consul",
             Self::Etcd(_) => "etcd",
+            Self::Eureka(_) => "eureka",
             Self::File(_) => "file",
+            Self::Nacos(_) => "nacos",
             Self::ZooKeeper(_) => "zookeeper",
         }
     }
@@ -51,7 +57,9 @@ impl SourceSettings {
         let (credential, tls) = match self {
             Self::Consul(consul) => (consul.token.as_ref(), Some(&consul.tls)),
             Self::Etcd(etcd) => (password(etcd.auth.as_ref()), Some(&etcd.tls)),
+            Self::Eureka(eureka) => (password(eureka.auth.as_ref()), Some(&eureka.tls)),
             Self::File(_) => (None, None),
+            Self::Nacos(nacos) => (nacos.auth.as_ref().map(NacosAuth::secret), Some(&nacos.tls)),
             Self::ZooKeeper(zk) => (password(zk.auth.as_ref()), zk.tls.as_ref()),
         };
         matches!(credential, Some(Credential::Secret { .. }))
@@ -97,6 +105,77 @@ pub struct EtcdSettings {
     pub tls: TlsSettings,
     /// How services are made.
     pub dubbo: DubboSettings,
+}
+
+/// How a Eureka is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EurekaSettings {
+    /// Base URLs with the context path, without a `/` at the end, the preferred one first. At least
+    /// one.
+    pub addresses: Vec<String>,
+    /// The region of the instances; empty if it is not known.
+    pub region: Arc<str>,
+    /// Statuses in which an instance gets traffic, in upper case. At least one.
+    pub statuses: BTreeSet<String>,
+    /// Basic authentication.
+    pub auth: Option<Login>,
+    /// For `https` addresses.
+    pub tls: TlsSettings,
+    /// How often changes are asked for.
+    pub poll_interval: Duration,
+    /// So long after a peer was lost nothing counts as gone.
+    pub settle_time: Duration,
+}
+
+/// How a Nacos is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NacosSettings {
+    /// Base URLs with the context path, without a `/` at the end, the preferred one first. At least
+    /// one.
+    pub addresses: Vec<String>,
+    /// Ids of namespaces; `public` is the one without an id. At least one.
+    pub namespaces: Vec<String>,
+    /// Groups; `None` is all.
+    pub groups: Option<Vec<String>>,
+    /// Clusters whose instances are read; empty is all.
+    pub clusters: Vec<String>,
+    /// How services are followed.
+    pub transport: NacosTransport,
+    /// What is added to the port of an address to come to its gRPC port.
+    pub grpc_port_offset: u16,
+    /// Which services are read.
+    pub services: NacosServices,
+    /// How servers know us.
+    pub auth: Option<NacosAuth>,
+    /// For `https` addresses, and for gRPC to the same servers.
+    pub tls: TlsSettings,
+    /// So long after a connection that was lost nothing counts as gone.
+    pub settle_time: Duration,
+    /// How services of Dubbo are made.
+    pub dubbo: DubboSettings,
+}
+
+/// How a Nacos knows us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NacosAuth {
+    /// A user, who logs in.
+    Login(Login),
+    /// Requests are signed.
+    Keys {
+        /// The access key.
+        access_key: String,
+        /// Where the secret key is.
+        secret_key: Credential,
+    },
+}
+
+impl NacosAuth {
+    fn secret(&self) -> &Credential {
+        match self {
+            Self::Login(login) => &login.password,
+            Self::Keys { secret_key, .. } => secret_key,
+        }
+    }
 }
 
 /// How a ZooKeeper is read.

@@ -61,12 +61,12 @@ async fn a_real_api_server_takes_what_check_takes() {
         (
             "both",
             json!({"consul": {}, "file": {"path": "/s"}}),
-            "exactly one of consul, etcd, file, zookeeper is needed",
+            "exactly one of consul, etcd, eureka, file, nacos, zookeeper is needed",
         ),
         (
             "none",
             json!({}),
-            "exactly one of consul, etcd, file, zookeeper is needed",
+            "exactly one of consul, etcd, eureka, file, nacos, zookeeper is needed",
         ),
         (
             "import",
@@ -111,7 +111,7 @@ async fn a_real_api_server_takes_what_check_takes() {
         (
             "two-of-dubbo",
             json!({"etcd": {}, "zookeeper": {}}),
-            "exactly one of consul, etcd, file, zookeeper is needed",
+            "exactly one of consul, etcd, eureka, file, nacos, zookeeper is needed",
         ),
         (
             "discovery",

@@ -20,6 +20,7 @@ pub(crate) struct Names {
 
 pub(crate) fn names(
     policy: &Policy,
+    template: &Template,
     service: &Service,
     decisions: &mut Decisions,
 ) -> Result<Names, Refused> {
@@ -28,7 +29,7 @@ pub(crate) fn names(
         Refused
     };
     let namespace = namespace(policy, service).map_err(&mut refuse)?;
-    let (host, written) = host(&policy.host, policy, service).map_err(&mut refuse)?;
+    let (host, written) = host(template, policy, service).map_err(&mut refuse)?;
     let altered = host != written;
     if altered {
         decisions.service(
@@ -38,13 +39,15 @@ pub(crate) fn names(
     }
     decisions.service(
         Reason::Host,
-        format!("{host} in namespace {namespace}, from '{}'", policy.host),
+        format!("{host} in namespace {namespace}, from '{template}'"),
     );
     let mut aliases = Vec::new();
     for template in &policy.aliases {
         match self::host(template, policy, service) {
             Ok((alias, _)) if alias == host || aliases.contains(&alias) => {}
             Ok((alias, _)) => aliases.push(alias),
+            // Not every service has a value for it, and none is missed.
+            Err((Reason::TemplateUnresolved, _)) => {}
             Err((_, detail)) => decisions.service(Reason::AliasRefused, detail),
         }
     }

@@ -32,7 +32,7 @@ pub use decision::{Decision, Reason, Subject, Verdict};
 pub use desired::{Desired, Planned, RegistryState, Remembered};
 pub use plan::{Plan, plan, plan_empty, plan_with};
 pub use policy::{
-    Endpoints, Grant, LabelPolicy, Matcher, PodPolicy, Policy, PortNaming, PortPolicy,
-    ProtocolRule, Select, ServiceAccount,
+    Annotation, Endpoints, Exception, Grant, LabelPolicy, Matcher, PodPolicy, Policy, PortNaming,
+    PortPolicy, ProtocolRule, Select, ServiceAccount,
 };
 pub use template::{MissingValue, Template, TemplateError};

@@ -7,7 +7,9 @@ use diolkos_istio::{
 };
 use diolkos_model::{ContentHash, Service};
 
-use crate::{Endpoints, Policy, endpoints::Endpoint, host::Names, names, ports::Layout};
+use crate::{
+    Annotation, Endpoints, Policy, endpoints::Endpoint, host::Names, names, ports::Layout,
+};
 
 /// Most endpoints in one service entry. The CRD allows 4,096, but a change rewrites the whole
 /// object, so shards of the same host (which istiod merges) keep writes small.
@@ -106,14 +108,24 @@ impl Maker<'_> {
         for (key, value) in &self.policy.object_labels {
             object.labels.entry(key.clone()).or_insert(value.clone());
         }
-        for (annotation, meta) in &self.policy.object_annotations {
-            let found = self.service.meta.iter().find(|(key, _)| **key == **meta);
-            if let Some((_, value)) = found.filter(|(_, value)| !value.is_empty()) {
-                let key = annotation.clone();
-                object.annotations.entry(key).or_insert(value.to_string());
+        for (key, annotation) in &self.policy.object_annotations {
+            let value = self.annotation(annotation);
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                let annotations = &mut object.annotations;
+                annotations.entry(key.clone()).or_insert(value.to_owned());
             }
         }
         object
+    }
+
+    fn annotation<'b>(&'b self, annotation: &'b Annotation) -> Option<&'b str> {
+        match annotation {
+            Annotation::Fixed(value) => Some(value),
+            Annotation::Meta(meta) => {
+                let found = self.service.meta.iter().find(|(key, _)| **key == **meta);
+                found.map(|(_, value)| &**value)
+            }
+        }
     }
 
     fn object(&self, kind: Kind, name: &str, spec: Spec) -> Object {

@@ -124,9 +124,10 @@ fn steps(
         decisions.service(Reason::ServiceExcluded, why);
         return Err(Refused);
     }
-    let mut names = host::names(policy, service, decisions)?;
+    let (host, ports) = policy.host_and_ports(service);
+    let mut names = host::names(policy, host, service, decisions)?;
     let instances = selected(policy, service, decisions);
-    let layout = ports::layout(&policy.ports, service, &instances, decisions)?;
+    let layout = ports::layout(ports, service, &instances, decisions)?;
     if !names.aliases.is_empty() && layout.needs_one_host() {
         decisions.service(
             Reason::AliasRefused,

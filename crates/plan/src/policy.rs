@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use diolkos_istio::{Location, Resolution};
+use diolkos_model::Service;
 use globset::GlobSet;
 use ipnet::IpNet;
 
@@ -22,7 +23,9 @@ pub struct Policy {
     pub namespace: Template,
     /// The host of a service.
     pub host: Template,
-    /// Further hosts of a service.
+    /// Services of another kind in the same registry.
+    pub exception: Option<Exception>,
+    /// Further hosts of a service; one without a value for a service is left out.
     pub aliases: Vec<Template>,
     /// How endpoints are written.
     pub endpoints: Endpoints,
@@ -46,9 +49,8 @@ pub struct Policy {
     pub tls_mode: Option<String>,
     /// Further labels of the service entries (presets set those of the peers here).
     pub object_labels: BTreeMap<String, String>,
-    /// Further annotations of the service entries, by key, and the key of the service's metadata that
-    /// has the value. Left out where there is none.
-    pub object_annotations: BTreeMap<String, String>,
+    /// Further annotations of the service entries, by key.
+    pub object_annotations: BTreeMap<String, Annotation>,
     /// What is taken from the Pods behind the addresses; `None`: nothing, and no Pods are needed.
     pub pods: Option<PodPolicy>,
     /// What the registry may claim.
@@ -70,6 +72,7 @@ impl Policy {
             },
             namespace,
             host,
+            exception: None,
             aliases: Vec::new(),
             endpoints: Endpoints::WorkloadEntry,
             location: Location::MeshInternal,
@@ -99,6 +102,40 @@ impl Policy {
             },
         }
     }
+
+    /// The host and the ports of a service: the usual ones, or those of the exception.
+    pub(crate) fn host_and_ports(&self, service: &Service) -> (&Template, &PortPolicy) {
+        let applies = |exception: &&Exception| {
+            let mut keys = service.meta.iter().map(|(key, _)| &**key);
+            keys.any(|key| key == exception.key)
+        };
+        match self.exception.as_ref().filter(applies) {
+            Some(Exception { host, ports, .. }) => (host, ports),
+            None => (&self.host, &self.ports),
+        }
+    }
+}
+
+/// Services of another kind: those whose own metadata (not that of their instances) has a key. A
+/// registry that holds several kinds gives each of its services the objects that it has from a
+/// registry of its kind.
+#[derive(Clone, Debug)]
+pub struct Exception {
+    /// The key.
+    pub key: String,
+    /// Their host.
+    pub host: Template,
+    /// Their ports.
+    pub ports: PortPolicy,
+}
+
+/// The value of an annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Annotation {
+    /// That of this key of the service's metadata; left out where there is none.
+    Meta(String),
+    /// Always the same.
+    Fixed(String),
 }
 
 /// Which services and instances are carried over.

@@ -1,17 +1,21 @@
 //! Which registry, and how it is reached. A new kind of registry is one arm in [`source`].
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use diolkos_istio::validate;
 use url::Url;
 
-use super::{DEFAULT_NAMESPACE, dubbo, text};
+use super::{DEFAULT_NAMESPACE, dubbo, eureka, nacos, text};
 use crate::{
     fault::{Faults, FieldPath, Problem},
     raw::{Consistency, ConsulSpec, FileSpec, RegistrySpec, TlsSpec, TokenSpec},
     settings::{
         ConsulSettings, Credential, FileSettings, SourceSettings, TlsMaterial, TlsSettings,
     },
+    value,
 };
 
 const CONSUL_ADDRESS: &str = "http://127.0.0.1:8500";
@@ -34,8 +38,16 @@ pub(super) fn source(
         let etcd = dubbo::etcd(spec, registry, &at.key("etcd"), paths, faults);
         found = etcd.map(Box::new).map(SourceSettings::Etcd);
     }
+    if let Some(spec) = &registry.eureka {
+        let eureka = eureka::eureka(spec, &at.key("eureka"), paths, faults);
+        found = eureka.map(Box::new).map(SourceSettings::Eureka);
+    }
     if let Some(spec) = &registry.file {
         found = file(spec, &at.key("file"), paths, faults).map(SourceSettings::File);
+    }
+    if let Some(spec) = &registry.nacos {
+        let nacos = nacos::nacos(spec, registry, &at.key("nacos"), paths, faults);
+        found = nacos.map(Box::new).map(SourceSettings::Nacos);
     }
     if let Some(spec) = &registry.zookeeper {
         let zookeeper = dubbo::zookeeper(spec, registry, &at.key("zookeeper"), paths, faults);
@@ -114,7 +126,7 @@ fn consul(
     let urls = Urls {
         default: CONSUL_ADDRESS,
         credentials: "token",
-        path: true,
+        path: Context::Any,
     };
     let addresses = urls.check(&spec.addresses, &at.key("addresses"), faults);
     let datacenters = at.key("datacenters");
@@ -153,8 +165,18 @@ pub(super) struct Urls {
     pub(super) default: &'static str,
     /// The field that credentials belong in.
     pub(super) credentials: &'static str,
-    /// Whether an address may have a path: the server may be behind a proxy.
-    pub(super) path: bool,
+    /// The path of an address.
+    pub(super) path: Context,
+}
+
+/// The path of a base URL.
+pub(super) enum Context {
+    /// There is none.
+    None,
+    /// It may have one: the server may be behind a proxy.
+    Any,
+    /// It has one: this one where none is written.
+    Default(&'static str),
 }
 
 impl Urls {
@@ -193,11 +215,24 @@ impl Urls {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(Problem::Url("remove what follows '?' or '#'".to_owned()));
         }
-        if !self.path && !url.path().trim_matches('/').is_empty() {
-            return Err(Problem::Url("remove the path".to_owned()));
+        let base = url.as_str().trim_end_matches('/');
+        let has_path = !url.path().trim_matches('/').is_empty();
+        match self.path {
+            Context::None if has_path => Err(Problem::Url("remove the path".to_owned())),
+            Context::Default(path) if !has_path => Ok(format!("{base}{path}")),
+            _ => Ok(base.to_owned()),
         }
-        Ok(url.as_str().trim_end_matches('/').to_owned())
     }
+}
+
+/// How long nothing counts as gone after a registry was lost.
+pub(super) fn settle_time(text: &str, at: &FieldPath, faults: &mut Faults) -> Option<Duration> {
+    let time = faults.take(at, value::duration(text))?;
+    if time > Duration::from_secs(3600) {
+        let (least, most) = ("0s", "1h");
+        faults.add(at, Problem::Range { least, most });
+    }
+    Some(time)
 }
 
 /// TLS for addresses of which none uses it is a mistake.

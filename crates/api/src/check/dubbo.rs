@@ -88,7 +88,7 @@ pub(super) fn etcd(
     let urls = connect::Urls {
         default: ETCD_ADDRESS,
         credentials: "auth",
-        path: false,
+        path: connect::Context::None,
     };
     let addresses = urls.check(&spec.addresses, &at.key("addresses"), faults);
     let prefix = (spec.prefix.as_deref(), "prefix");
@@ -183,7 +183,7 @@ fn roots(
     Some((root?, applications?))
 }
 
-fn login(
+pub(super) fn login(
     spec: Option<&AuthSpec>,
     at: &FieldPath,
     paths: Paths<'_>,
@@ -225,7 +225,7 @@ fn frame_limit(spec: &ZooKeeperSpec, at: &FieldPath, faults: &mut Faults) -> Opt
 }
 
 /// What `export` says of Dubbo.
-fn dubbo(
+pub(super) fn dubbo(
     registry: &RegistrySpec,
     discovery: Option<Discovery>,
     faults: &mut Faults,

@@ -1,128 +1,35 @@
 //! How services become objects: the templates, ports and labels of `export`, with its presets.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use diolkos_istio::{Location, Resolution, validate};
 use diolkos_plan::{
-    Endpoints, LabelPolicy, PodPolicy, PortNaming, PortPolicy, ProtocolRule, ServiceAccount,
-    Template,
+    Endpoints, Exception, LabelPolicy, PodPolicy, PortNaming, PortPolicy, ProtocolRule,
+    ServiceAccount, Template,
 };
 use globset::GlobSet;
 
 use super::{
-    DEFAULT_NAMESPACE, grant, pods,
+    defaults::{self, DUBBO_HOST, Defaults, Dubbo},
+    grant, pods,
     text::{self, Makes},
 };
 use crate::{
     fault::{Faults, FieldPath, Problem},
     raw::{
-        self, EndpointMode, ExportSpec, LabelsSpec, Naming, PortsSpec, Preset, Protocol,
-        RegistrySpec, TlsMode,
+        self, EndpointMode, ExportSpec, LabelsSpec, Naming, PortsSpec, Protocol, RegistrySpec,
+        TlsMode,
     },
 };
 
-/// What holds where a document says nothing: by kind of registry, and by preset.
-pub(super) struct Defaults {
-    namespace: &'static str,
-    host: &'static str,
-    endpoints: Endpoints,
-    naming: PortNaming,
-    /// Globs on keys that do not become labels.
-    exclude_labels: &'static [&'static str],
-    service_account: ServiceAccount,
-    pub(super) object_labels: BTreeMap<String, String>,
-    pub(super) object_annotations: BTreeMap<String, String>,
-}
-
-impl Defaults {
-    pub(super) fn of(spec: &RegistrySpec) -> Self {
-        let preset = spec.export.as_ref().and_then(|export| export.preset);
-        match (preset, has_dubbo(spec)) {
-            (None, _) => Self::plain(spec),
-            (Some(Preset::Aeraki), false) => Self::consul2istio(),
-            (Some(Preset::Aeraki), true) => Self::dubbo2istio(),
-        }
-    }
-
-    fn plain(spec: &RegistrySpec) -> Self {
-        let dubbo = has_dubbo(spec);
-        Self {
-            namespace: DEFAULT_NAMESPACE,
-            host: match &spec.consul {
-                _ if dubbo => DUBBO_HOST,
-                None => "{service}",
-                Some(consul) if consul.datacenters.len() > 1 => {
-                    "{service}.service.{datacenter}.consul"
-                }
-                Some(_) => CONSUL_HOST,
-            },
-            endpoints: Endpoints::WorkloadEntry,
-            // Nearly all of Dubbo's services have one port; its users know it as `tcp-dubbo`.
-            naming: if dubbo {
-                PortNaming::Protocol
-            } else {
-                PortNaming::ProtocolNumber
-            },
-            exclude_labels: &[],
-            service_account: ServiceAccount::None,
-            object_labels: BTreeMap::new(),
-            object_annotations: BTreeMap::new(),
-        }
-    }
-
-    /// What consul2istio writes; its users select on these labels.
-    fn consul2istio() -> Self {
-        Self {
-            namespace: "istio-system",
-            host: CONSUL_HOST,
-            endpoints: Endpoints::Inline,
-            naming: PortNaming::Protocol,
-            exclude_labels: &[],
-            service_account: ServiceAccount::None,
-            object_labels: texts([("manager", "Aeraki"), ("registry", "consul")]),
-            object_annotations: BTreeMap::new(),
-        }
-    }
-
-    /// What dubbo2istio writes. The source has the values by these keys.
-    fn dubbo2istio() -> Self {
-        Self {
-            namespace: "{meta.dubboNamespace}",
-            host: DUBBO_HOST,
-            endpoints: Endpoints::Inline,
-            naming: PortNaming::Protocol,
-            exclude_labels: &["aeraki_meta_*"],
-            service_account: ServiceAccount::FromLabel {
-                key: "aeraki_meta_app_service_account".to_owned(),
-                default: "default".to_owned(),
-            },
-            object_labels: texts([("manager", "aeraki"), ("registry", "dubbo2istio")]),
-            object_annotations: texts([
-                ("interface", "interface"),
-                ("workloadSelector", "workloadSelector"),
-            ]),
-        }
-    }
-}
-
-const CONSUL_HOST: &str = "{service}.service.consul";
-const DUBBO_HOST: &str = "{meta.dubboHost}";
-
-/// Whether the registry is one that Dubbo writes into.
-fn has_dubbo(spec: &RegistrySpec) -> bool {
-    spec.etcd.is_some() || spec.zookeeper.is_some()
-}
-
-fn texts<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
-    pairs
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
-}
+/// What the sources say of services of Dubbo, and of no others.
+const DUBBO_KEY: &str = "dubboHost";
 
 /// The part of the policy that `export` decides.
 pub(super) struct Export {
     pub(super) namespace: Template,
     pub(super) host: Template,
+    pub(super) exception: Option<Exception>,
     pub(super) aliases: Vec<Template>,
     pub(super) endpoints: Endpoints,
     pub(super) location: Location,
@@ -162,16 +69,26 @@ pub(super) fn export(
         spec.host.as_deref().unwrap_or(defaults.host),
         &at.key("host"),
     );
-    let aliases: Vec<_> = text::items(&spec.aliases, &at.key("aliases"))
+    let aliases = if spec.aliases.is_empty() {
+        defaults.aliases.iter().map(|a| (*a).to_owned()).collect()
+    } else {
+        spec.aliases.clone()
+    };
+    let aliases: Vec<_> = text::items(&aliases, &at.key("aliases"))
         .map(|(at, alias)| hosts.template(alias, &at))
         .collect();
+    let dubbo_host = spec.dubbo.as_ref().and_then(|dubbo| dubbo.host.as_deref());
+    let dubbo_host = hosts.template(
+        dubbo_host.unwrap_or(DUBBO_HOST),
+        &at.key("dubbo").key("host"),
+    );
     let locality = match &spec.locality {
         None => Some(None),
         Some(text) => text::template(text, Makes::Locality, &at.key("locality"), faults).map(Some),
     };
     let ports = ports(
         spec.ports.as_ref(),
-        defaults.naming,
+        (defaults.naming, defaults.protocol),
         &at.key("ports"),
         faults,
     );
@@ -182,9 +99,16 @@ pub(super) fn export(
         faults,
     );
     let pods = pods::pods(spec.pod_labels.as_ref(), &at.key("podLabels"), faults);
+    let (ports, dubbo_host) = (ports?, dubbo_host?);
+    let exception = matches!(Dubbo::of(registry), Dubbo::Some | Dubbo::Only).then(|| Exception {
+        key: DUBBO_KEY.to_owned(),
+        host: dubbo_host,
+        ports: dubbo_ports(spec.ports.as_ref(), &ports),
+    });
     Some(Export {
         namespace: namespace?,
         host: host?,
+        exception,
         aliases: aliases.into_iter().collect::<Option<_>>()?,
         endpoints: match spec.endpoints {
             None => defaults.endpoints,
@@ -197,7 +121,7 @@ pub(super) fn export(
         },
         resolution: Resolution::Static,
         export_to,
-        ports: ports?,
+        ports,
         labels: labels?,
         locality: locality?,
         network: spec.network,
@@ -215,15 +139,10 @@ pub(super) fn export(
 
 /// The fields without templates.
 fn fixed(spec: &ExportSpec, registry: &RegistrySpec, at: &FieldPath, faults: &mut Faults) {
-    if spec.preset == Some(Preset::Aeraki) && registry.file.is_some() {
-        let problem = "the preset aeraki is what consul2istio and dubbo2istio write: it does not \
-                       go with 'file'";
-        faults.add(&at.key("preset"), Problem::Conflict(problem));
+    if let Some(problem) = spec.preset.and_then(|p| defaults::unfit(p, registry)) {
+        faults.add(&at.key("preset"), problem);
     }
-    if spec.dubbo.is_some() && !has_dubbo(registry) {
-        let problem = "only 'etcd' and 'zookeeper' have services of Dubbo";
-        faults.add(&at.key("dubbo"), Problem::Conflict(problem));
-    }
+    of_dubbo(spec, Dubbo::of(registry), at, faults);
     let not_yet = match spec.resolution {
         None | Some(raw::Resolution::Static) => None,
         Some(raw::Resolution::Dns) => Some("DNS"),
@@ -248,6 +167,27 @@ fn fixed(spec: &ExportSpec, registry: &RegistrySpec, at: &FieldPath, faults: &mu
     }
 }
 
+/// What is Dubbo's own goes with registries that have services of Dubbo.
+fn of_dubbo(spec: &ExportSpec, dubbo: Dubbo, at: &FieldPath, faults: &mut Faults) {
+    let host = spec.dubbo.as_ref().and_then(|dubbo| dubbo.host.as_ref());
+    let (at, problem) = match dubbo {
+        Dubbo::None if spec.dubbo.is_some() => (
+            at.key("dubbo"),
+            "only etcd, nacos (unless its 'services' is Other) and zookeeper have services of Dubbo",
+        ),
+        Dubbo::Only if spec.host.is_some() => (
+            at.key("host"),
+            "only services of Dubbo are read: write their host in 'dubbo.host'",
+        ),
+        Dubbo::Always if host.is_some() => (
+            at.key("dubbo").key("host"),
+            "this registry has services of Dubbo only: write their host in 'export.host'",
+        ),
+        _ => return,
+    };
+    faults.add(&at, Problem::Conflict(problem));
+}
+
 struct Hosts<'a> {
     /// The cluster domain.
     domain: &'a str,
@@ -269,7 +209,7 @@ impl Hosts<'_> {
 
 fn ports(
     spec: Option<&PortsSpec>,
-    naming: PortNaming,
+    (naming, protocol): (PortNaming, Protocol),
     at: &FieldPath,
     faults: &mut Faults,
 ) -> Option<PortPolicy> {
@@ -289,11 +229,7 @@ fn ports(
             })
         })
         .collect();
-    let default_protocol: Arc<str> = spec
-        .default_protocol
-        .unwrap_or(Protocol::Tcp)
-        .as_str()
-        .into();
+    let default_protocol: Arc<str> = spec.default_protocol.unwrap_or(protocol).as_str().into();
     Some(PortPolicy {
         naming: match spec.naming {
             None => naming,
@@ -304,6 +240,18 @@ fn ports(
         protocols: rules.into_iter().collect::<Option<_>>()?,
         default_protocol,
     })
+}
+
+/// The ports of Dubbo's services in a registry that has others too: as from one that has no others.
+fn dubbo_ports(spec: Option<&PortsSpec>, ports: &PortPolicy) -> PortPolicy {
+    let mut ports = ports.clone();
+    if spec.is_none_or(|spec| spec.naming.is_none()) {
+        ports.naming = PortNaming::Protocol;
+    }
+    if spec.is_none_or(|spec| spec.default_protocol.is_none()) {
+        ports.default_protocol = Protocol::Tcp.as_str().into();
+    }
+    ports
 }
 
 fn labels(

@@ -86,9 +86,10 @@ pub struct AuthSpec {
 /// Which of Dubbo's two ways to register are read.
 #[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Discovery {
-    /// Interfaces: `/dubbo/INTERFACE/providers`. One host an interface.
+    /// Interfaces: `/dubbo/INTERFACE/providers`, of Nacos `providers:INTERFACE:…`. One host an
+    /// interface.
     Interface,
-    /// Applications: `/services/APPLICATION`, with their metadata.
+    /// Applications: `/services/APPLICATION`, of Nacos services with that name, with their metadata.
     Application,
     /// Both. An instance that is registered in both ways counts once.
     #[default]
@@ -99,6 +100,11 @@ pub enum Discovery {
 #[derive(Deserialize, Serialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DubboSpec {
+    /// Host of Dubbo's services, a template, in a registry that has others too: for Nacos only (else it is
+    /// `export.host`). Default: `{meta.dubboHost}`, which is the interface in lower case, or
+    /// `APPLICATION.dubbo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// What groups and versions of an interface become. Default: labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Variants")]

@@ -20,12 +20,14 @@ pub struct ExportSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Host of a service, a template. Default for Consul: `{service}.service.consul`, with several
-    /// datacenters `{service}.service.{datacenter}.consul`; for files: `{service}`; for Dubbo
-    /// (etcd, ZooKeeper): `{meta.dubboHost}`, which is the interface in lower case, or
-    /// `APPLICATION.dubbo`.
+    /// datacenters `{service}.service.{datacenter}.consul`; for Eureka:
+    /// `{service|lower}.eureka`; for Nacos: `{service}.{group|dns}.{namespace|dns}.nacos`, but
+    /// services of Dubbo have `dubbo.host`; for files: `{service}`; for etcd and ZooKeeper:
+    /// `{meta.dubboHost}`, which is the interface in lower case, or `APPLICATION.dubbo`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Further hosts of a service, templates.
+    /// Further hosts of a service, templates. One without a value for a service is left out.
+    /// Default: none; for Eureka: `{meta.vipAddress}.eureka`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
     /// How endpoints are written. Default: WorkloadEntry.
@@ -52,7 +54,7 @@ pub struct ExportSpec {
     /// Which tags and metadata become labels of the endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<LabelsSpec>,
-    /// What is Dubbo's own; for etcd and ZooKeeper only.
+    /// What is Dubbo's own; for etcd, Nacos and ZooKeeper only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dubbo: Option<DubboSpec>,
     /// Locality of an endpoint (`region/zone/subzone`), a template. Default: what the registry
@@ -86,11 +88,19 @@ pub enum Preset {
     /// `{service}.service.consul`, ports named by protocol, labels `manager: Aeraki` and
     /// `registry: consul`.
     ///
-    /// Of etcd and ZooKeeper, Aeraki's dubbo2istio: namespace and service account as providers
+    /// Of etcd, Nacos and ZooKeeper, Aeraki's dubbo2istio: namespace and service account as providers
     /// name them (`aeraki_meta_app_namespace`, else `dubbo`; `aeraki_meta_app_service_account`,
     /// else `default`), inline endpoints, no applications, groups and versions as hosts, labels
     /// `manager: aeraki` and `registry: dubbo2istio`.
     Aeraki,
+    /// Of Nacos, its own server for Istio: namespace `{namespace}`, inline endpoints, host
+    /// `{service}.{group}.{namespace}.nacos`, ports named by protocol, label `registryType: nacos`
+    /// and annotation `virtual: "1"`.
+    Nacos,
+    /// Of Consul, Eureka and Nacos, Higress: namespace `mcp`, inline endpoints, ports named by
+    /// protocol, protocol `http` where nothing else is said, host `{service}.{datacenter}.consul`,
+    /// `{service}.eureka` or `{service}.{group}.{namespace}.nacos`.
+    Higress,
 }
 
 /// How endpoints are written.
@@ -131,7 +141,7 @@ pub enum Resolution {
 #[derive(Deserialize, Serialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PortsSpec {
-    /// How ports are named. Default: ProtocolNumber; for etcd and ZooKeeper: Protocol.
+    /// How ports are named. Default: ProtocolNumber; for services of Dubbo: Protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Naming")]
     pub naming: Option<Naming>,
@@ -139,7 +149,8 @@ pub struct PortsSpec {
     /// registry says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protocols: Vec<ProtocolRuleSpec>,
-    /// Protocol where neither a rule nor the registry names one. Default: tcp.
+    /// Protocol where neither a rule nor the registry names one. Default: tcp; for Eureka and Nacos
+    /// (but for services of Dubbo): http.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Protocol")]
     pub default_protocol: Option<Protocol>,
