@@ -149,15 +149,17 @@ impl Builder {
     /// What the server is told of its configuration, but for TLS.
     fn arguments(&self, port: &Port, peers: &[String]) -> Vec<String> {
         let server = |name: &str, value: String| format!("--eureka.server.{name}={value}");
+        // A server takes a peer with its own host name for itself, and there must be one peer.
+        let host = format!("eureka-{port}");
+        let urls: Vec<String> = [format!("http://{host}/eureka")]
+            .into_iter()
+            .chain(peers.iter().cloned())
+            .collect();
         let mut arguments = vec![
             format!("--server.port={port}"),
             format!("--server.servlet.context-path={}", self.context),
-            // A server takes a peer with its own host name for itself.
-            format!("--eureka.instance.hostname=eureka-{port}"),
-            format!(
-                "--eureka.client.service-url.defaultZone={}",
-                peers.join(",")
-            ),
+            format!("--eureka.instance.hostname={host}"),
+            format!("--eureka.client.service-url.defaultZone={}", urls.join(",")),
             server("response-cache-update-interval-ms", millis(self.cache)),
             server("eviction-interval-timer-in-ms", millis(self.eviction)),
             server(
