@@ -7,15 +7,17 @@ use std::{
 };
 
 use diolkos_api::{
-    CheckedRegistry, Consistency, ConsulSettings, DubboSettings, EtcdSettings, SourceSettings,
-    ZooKeeperSettings,
+    CheckedRegistry, Consistency, ConsulSettings, DubboSettings, EtcdSettings, EurekaSettings,
+    NacosAuth, NacosServices, NacosSettings, NacosTransport, SourceSettings, ZooKeeperSettings,
 };
 use diolkos_console::Sources;
 use diolkos_source_api::{Envelope, EventSender, HealthReporter, Source, SourceCx, supervise};
 use diolkos_source_consul::{Config, Consul};
 use diolkos_source_dubbo::{Discovery, Options, Variants};
 use diolkos_source_etcd::Etcd;
+use diolkos_source_eureka::Eureka;
 use diolkos_source_file::FileSource;
+use diolkos_source_nacos::Nacos;
 use diolkos_source_zookeeper::ZooKeeper;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -154,6 +156,15 @@ impl Supervisor {
             SourceSettings::Etcd(settings) => {
                 spawn(name, Etcd::new(self.etcd(registry, settings)), cx, before)
             }
+            SourceSettings::Eureka(settings) => spawn(
+                name,
+                Eureka::new(self.eureka(registry, settings)),
+                cx,
+                before,
+            ),
+            SourceSettings::Nacos(settings) => {
+                spawn(name, Nacos::new(self.nacos(registry, settings)), cx, before)
+            }
             SourceSettings::ZooKeeper(settings) => spawn(
                 name,
                 ZooKeeper::new(self.zookeeper(registry, settings)),
@@ -229,6 +240,100 @@ impl Supervisor {
             applications: applications.clone(),
             dubbo: options(registry, dubbo),
             select: Arc::new(move |name| select.takes_name(name)),
+        }
+    }
+
+    fn eureka(
+        &self,
+        registry: &CheckedRegistry,
+        settings: &EurekaSettings,
+    ) -> diolkos_source_eureka::Config {
+        let EurekaSettings {
+            addresses,
+            region,
+            statuses,
+            auth,
+            tls,
+            poll_interval,
+            settle_time,
+        } = settings;
+        let select = registry.policy.select.clone();
+        diolkos_source_eureka::Config {
+            registry: registry.policy.registry.clone(),
+            addresses: addresses.clone(),
+            region: region.clone(),
+            statuses: statuses.clone(),
+            user: auth.as_ref().map(|login| diolkos_source_eureka::User {
+                name: login.username.clone(),
+                password_file: self.secrets.file(&login.password),
+            }),
+            tls: self.secrets.tls(tls),
+            poll: *poll_interval,
+            settle: *settle_time,
+            select: Arc::new(move |name| select.takes_name(name)),
+        }
+    }
+
+    fn nacos(
+        &self,
+        registry: &CheckedRegistry,
+        settings: &NacosSettings,
+    ) -> diolkos_source_nacos::Config {
+        use diolkos_source_nacos::{Config, Groups, Services, Transport};
+        let NacosSettings {
+            addresses,
+            namespaces,
+            groups,
+            clusters,
+            transport,
+            grpc_port_offset,
+            services,
+            auth,
+            tls,
+            settle_time,
+            dubbo,
+        } = settings;
+        let select = registry.policy.select.clone();
+        Config {
+            registry: registry.policy.registry.clone(),
+            client: diolkos_nacos::Config {
+                addresses: addresses.clone(),
+                grpc_offset: *grpc_port_offset,
+                auth: auth.as_ref().map(|auth| self.nacos_auth(auth)),
+                tls: self.secrets.tls(tls),
+            },
+            namespaces: namespaces.clone(),
+            groups: groups.clone().map_or(Groups::All, Groups::Named),
+            clusters: clusters.clone(),
+            transport: match transport {
+                NacosTransport::Auto => Transport::Auto,
+                NacosTransport::Grpc => Transport::Grpc,
+                NacosTransport::Http => Transport::Http,
+            },
+            services: match services {
+                NacosServices::All => Services::All,
+                NacosServices::Dubbo => Services::Dubbo,
+                NacosServices::Other => Services::Other,
+            },
+            dubbo: options(registry, dubbo),
+            settle: *settle_time,
+            select: Arc::new(move |name| select.takes_name(name)),
+        }
+    }
+
+    fn nacos_auth(&self, auth: &NacosAuth) -> diolkos_nacos::Auth {
+        match auth {
+            NacosAuth::Login(login) => diolkos_nacos::Auth::Password {
+                username: login.username.clone(),
+                password_file: self.secrets.file(&login.password),
+            },
+            NacosAuth::Keys {
+                access_key,
+                secret_key,
+            } => diolkos_nacos::Auth::Keys {
+                access_key: access_key.clone(),
+                secret_key_file: self.secrets.file(secret_key),
+            },
         }
     }
 
