@@ -1,10 +1,47 @@
 //! A Nacos client for reading and following services.
+//!
+//! [`Client::connect`] makes a connection to one server by gRPC (Nacos 2 and later): services are
+//! subscribed on it, and [`Pushes`] says what changes. [`Client::http`] is the HTTP API, all that
+//! Nacos 1 has. Nothing here retries or goes to another server: a caller decides what an
+//! [`Error`] means.
 
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+mod auth;
+mod client;
+mod connection;
+mod error;
+mod http;
+mod json;
+mod model;
+mod proto;
+mod push;
+mod pushes;
 
+use std::{fmt, path::PathBuf, time::Duration};
+
+pub use client::Client;
+pub use connection::Connection;
 use diolkos_net::TlsConfig;
+pub use error::Error;
+pub use http::Http;
+pub use model::{ConfigItem, Host, Name, Page, ServiceInfo};
+pub use push::Push;
+pub use pushes::Pushes;
+
+/// How long an answer may take.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// An answer may be as large as this, in bytes.
+const ANSWER_LIMIT: usize = 16 << 20;
+
+/// Counts what is asked, and says that there was an answer.
+pub trait Meter: Send + Sync + fmt::Debug + 'static {
+    /// A request is sent.
+    fn asked(&self);
+    /// A server granted a request, or sent something on its own.
+    fn answered(&self);
+}
 
 /// How the servers are reached.
 #[derive(Clone, Debug)]
@@ -39,92 +76,9 @@ pub enum Auth {
     },
 }
 
-/// The name of a service in a namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name {
-    /// The group, usually `DEFAULT_GROUP`.
-    pub group: Arc<str>,
-    /// The service, without its group.
-    pub service: Arc<str>,
+/// Decodes any bytes in all the ways that bytes of servers are decoded. For fuzzing: it never
+/// panics.
+pub fn decode_for_fuzz(data: &[u8]) {
+    push::decode_for_fuzz(data);
+    json::decode_for_fuzz(data);
 }
-
-/// What a server says of a service.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServiceInfo {
-    /// Its name.
-    pub name: Name,
-    /// Those that are enabled.
-    pub hosts: Vec<Host>,
-    /// When the server made this, by its clock, in milliseconds since 1970.
-    pub last_ref_time: i64,
-    /// The servers' checksum of the content; mostly empty.
-    pub checksum: String,
-    /// The share of healthy instances is at or below the service's protection threshold: the server
-    /// says of all that they are healthy.
-    pub protected: bool,
-}
-
-/// An instance.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Host {
-    /// An IP address, or what was registered as one.
-    pub ip: String,
-    /// The port as registered.
-    pub port: u32,
-    /// 1.0 if nothing else was said; 0 is no traffic.
-    pub weight: f64,
-    /// Whether heartbeats or probes succeed.
-    pub healthy: bool,
-    /// Whether it may get traffic.
-    pub enabled: bool,
-    /// Whether it goes with its client.
-    pub ephemeral: bool,
-    /// The cluster, usually `DEFAULT`.
-    pub cluster: String,
-    /// Custom metadata.
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// A page of a list, and how many entries the whole list has.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Page<T> {
-    /// In all pages.
-    pub total: usize,
-    /// Of this page.
-    pub items: Vec<T>,
-}
-
-/// A configuration item.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigItem {
-    /// Its name in the group.
-    pub data_id: String,
-    /// Its content.
-    pub content: String,
-}
-
-/// Why a request has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The settings cannot work.
-    #[error("{0}")]
-    Config(String),
-    /// The server refuses us, also with a new token.
-    #[error("access denied: {0}")]
-    Denied(String),
-    /// No connection, or it broke, or the server sent us away.
-    #[error("{0}")]
-    Transport(String),
-    /// The server cannot do that: it is of another version.
-    #[error("{0}")]
-    Unsupported(String),
-    /// The server answers with an error; others may have an answer.
-    #[error("{0}")]
-    Refused(String),
-    /// An answer that makes no sense.
-    #[error("{0}")]
-    Protocol(String),
-}
-
-/// How long an answer may take.
-pub const DEADLINE: Duration = Duration::from_secs(5);

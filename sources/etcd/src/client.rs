@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use diolkos_net::{TlsConfig, TokenFile};
+use diolkos_net::{TlsConfig, TokenFile, root_cause};
 use diolkos_source_api::{HealthReporter, SourceError};
 use futures::{StreamExt, stream};
 use http::uri::PathAndQuery;
@@ -30,7 +30,7 @@ use tonic_prost::ProstCodec;
 
 use crate::{
     User,
-    connect::{Member, root_cause},
+    connect::Member,
     proto::{
         AUTHENTICATE, AuthenticateRequest, AuthenticateResponse, Event, RANGE, RangeRequest,
         RangeResponse, WATCH, WatchCreateRequest, WatchProgressRequest, WatchRequest,

@@ -1,28 +1,18 @@
 //! Addresses of members, and connections to them.
 
-use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
+use std::fmt;
 
-use diolkos_net::TlsConfig;
+use diolkos_net::{GrpcAddress, GrpcError, TlsConfig};
 use diolkos_source_api::SourceError;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
-use tokio_util::either::Either;
-use tonic::transport::{Channel, Endpoint, Uri};
-use url::{Host, Url};
+use tonic::transport::Channel;
+use url::Url;
 
-/// How long the TCP and TLS handshakes may take before the next member is tried.
-const CONNECT: Duration = Duration::from_secs(3);
 /// Where etcd listens by default.
 const PORT: u16 = 2379;
 
 /// The address of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Member {
-    host: Host,
-    port: u16,
-    tls: bool,
-}
+pub(crate) struct Member(GrpcAddress);
 
 impl Member {
     /// Reads `http://HOST[:PORT]` or `https://HOST[:PORT]`.
@@ -43,83 +33,29 @@ impl Member {
             return Err(wrong("has a path, and etcd's API is always at the root"));
         }
         let host = url.host().ok_or_else(|| wrong("names no host"))?;
-        Ok(Self {
-            host: host.to_owned(),
-            // The URL's own default would be that of the Web.
-            port: explicit_port(text, &url).unwrap_or(PORT),
-            tls: url.scheme() == "https",
-        })
+        // The URL's own default would be that of the Web.
+        let port = explicit_port(text, &url).unwrap_or(PORT);
+        let tls = url.scheme() == "https";
+        Ok(Self(GrpcAddress::new(host.to_owned(), port, tls)))
     }
 
     pub(crate) fn speaks_tls(&self) -> bool {
-        self.tls
-    }
-
-    fn authority(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        self.0.speaks_tls()
     }
 
     /// Connects, with the TLS files as they are now.
     pub(crate) async fn connect(&self, tls: &TlsConfig) -> Result<Channel, SourceError> {
-        let tls = if self.tls { Some(self.tls(tls)?) } else { None };
-        let authority = self.authority();
-        let connector = tower::service_fn(move |_: Uri| {
-            let (authority, tls) = (authority.clone(), tls.clone());
-            async move { stream(&authority, tls).await.map(TokioIo::new) }
-        });
-        self.endpoint()?
-            .connect_with_connector(connector)
-            .await
-            .map_err(|error| SourceError::Transport(format!("{self}: {}", root_cause(&error))))
-    }
-
-    fn endpoint(&self) -> Result<Endpoint, SourceError> {
-        let config = |error: &dyn fmt::Display| SourceError::Config(format!("{self}: {error}"));
-        let origin: Uri = self.to_string().parse().map_err(|e| config(&e))?;
-        // To tonic it is plain: TLS is made by the connector, from our own files.
-        let plain = format!("http://{}", self.authority());
-        Ok(Endpoint::from_shared(plain)
-            .map_err(|e| config(&e))?
-            .origin(origin)
-            .connect_timeout(CONNECT))
-    }
-
-    fn tls(&self, config: &TlsConfig) -> Result<Tls, SourceError> {
-        let wrong = |error: String| SourceError::Config(error);
-        let name = match (&config.server_name, &self.host) {
-            (Some(name), _) => ServerName::try_from(name.clone())
-                .map_err(|_| wrong(format!("the TLS server name `{name}` is not a DNS name")))?,
-            (None, Host::Domain(name)) => ServerName::try_from(name.clone())
-                .map_err(|_| wrong(format!("the host `{name}` is not a DNS name")))?,
-            (None, Host::Ipv4(ip)) => ServerName::from(std::net::IpAddr::from(*ip)),
-            (None, Host::Ipv6(ip)) => ServerName::from(std::net::IpAddr::from(*ip)),
-        };
-        let config = config
-            .client_config(&["h2"])
-            .map_err(|error| wrong(error.to_string()))?;
-        Ok((TlsConnector::from(Arc::new(config)), name))
+        self.0.connect(tls).await.map_err(|error| match error {
+            GrpcError::Config(what) => SourceError::Config(what),
+            GrpcError::Connect(what) => SourceError::Transport(what),
+        })
     }
 }
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
-        write!(f, "{scheme}://{}", self.authority())
+        self.0.fmt(f)
     }
-}
-
-/// How TLS is spoken, and whose certificate is to be seen.
-type Tls = (TlsConnector, ServerName<'static>);
-
-type Stream = Either<TcpStream, tokio_rustls::client::TlsStream<TcpStream>>;
-
-async fn stream(authority: &str, tls: Option<Tls>) -> io::Result<Stream> {
-    let tcp = TcpStream::connect(authority).await?;
-    tcp.set_nodelay(true)?;
-    Ok(match tls {
-        None => Either::Left(tcp),
-        Some((connector, name)) => Either::Right(connector.connect(name, tcp).await?),
-    })
 }
 
 /// The port, also where it is the scheme's default, which [`Url::port`] hides.
@@ -130,15 +66,6 @@ fn explicit_port(text: &str, url: &Url) -> Option<u16> {
         text.ends_with(&format!(":{default}")).then_some(default)
     };
     url.port().or_else(hidden)
-}
-
-/// The innermost message. Those around it only say that a request failed.
-pub(crate) fn root_cause(error: &(dyn StdError + 'static)) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]
@@ -160,7 +87,6 @@ mod tests {
         ] {
             let member = Member::parse(text).unwrap();
             assert_eq!(member.to_string(), shown);
-            assert!(member.endpoint().is_ok(), "{text}");
         }
     }
 
