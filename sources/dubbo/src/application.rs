@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::{
     Options,
     labels::is_kept,
-    provider::Provider,
+    provider::{Provider, Registration, Standing},
     url::{Parameters, ProviderUrl, get},
 };
 
@@ -22,6 +22,7 @@ pub(crate) struct Record {
     pub(crate) metadata_in: Storage,
     /// Custom metadata, and that which the model reads.
     pub(crate) parameters: Parameters,
+    pub(crate) standing: Standing,
 }
 
 /// A port of an instance.
@@ -63,21 +64,38 @@ impl Record {
         let payload = record.get("payload").unwrap_or(&Value::Null);
         let metadata = payload.get("metadata").or(record.get("metadata"));
         let metadata = metadata.map(texts).unwrap_or_default();
-        let text = |name: &str| metadata.get(name).map(String::as_str).unwrap_or_default();
-        let revision = text("dubbo.metadata.revision").into();
-        let mut parameters = kept(&metadata, options);
+        let mut made = Self::made_of(host, port(record.get("port")), &metadata, options);
         if record.get("enabled") == Some(&Value::Bool(false)) {
-            parameters.insert("enabled".into(), "false".into());
+            made.parameters.insert("enabled".into(), "false".into());
+        }
+        Ok(made)
+    }
+
+    /// The same of a registry that keeps the parts.
+    pub(crate) fn of_parts(parts: Registration, options: &Options) -> Result<Self, RecordError> {
+        let Registration { url, standing } = parts;
+        if url.host.is_empty() {
+            return Err(RecordError::NoAddress);
         }
         Ok(Self {
+            standing,
+            ..Self::made_of(&url.host, url.port, &url.parameters, options)
+        })
+    }
+
+    fn made_of(host: &str, port: u32, metadata: &Parameters, options: &Options) -> Self {
+        let text = |name: &str| metadata.get(name).map(String::as_str).unwrap_or_default();
+        let revision = text("dubbo.metadata.revision").into();
+        Self {
             host: host.to_owned(),
-            endpoints: endpoints(text("dubbo.endpoints"), port(record.get("port"))),
+            endpoints: endpoints(text("dubbo.endpoints"), port),
             metadata_in: match text("dubbo.metadata.storage-type") {
                 "remote" => Storage::Remote(revision),
                 _ => Storage::Local(revision),
             },
-            parameters,
-        })
+            parameters: kept(metadata, options),
+            standing: Standing::default(),
+        }
     }
 
     /// The instance as providers of the application, one for each port.
@@ -145,7 +163,10 @@ impl Record {
             path: String::new(),
             parameters,
         };
-        Provider::new(&url, options, interner)
+        Provider {
+            standing: self.standing.clone(),
+            ..Provider::new(&url, options, interner)
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use diolkos_model::{ContentHash, Interner, Service, ServiceKey};
 
-use crate::{Discovery, Options, Place};
-use store::{Origin, Store};
+use crate::{Discovery, Namespaces, Options, Place, Registration};
+use store::{Origin, Store, Told};
 
 /// A service that may be different from when it was last taken.
 #[derive(Clone, Debug)]
@@ -54,8 +54,14 @@ impl Catalog {
     /// A catalogue with nothing in it.
     #[must_use]
     pub fn new(options: Options) -> Self {
+        Self::within(options, Namespaces::default())
+    }
+
+    /// A catalogue of one partition of a registry, with nothing in it.
+    #[must_use]
+    pub fn within(options: Options, namespaces: Namespaces) -> Self {
         Self {
-            store: Store::new(options),
+            store: Store::new(options, namespaces),
             touched: BTreeSet::new(),
             told: BTreeMap::new(),
             wanted: BTreeSet::new(),
@@ -87,12 +93,27 @@ impl Catalog {
         self.change_child(place, hash(name), None);
     }
 
+    /// A provider in a registry that keeps the parts of URLs; `None` when it is gone. `id` is the
+    /// hash of all that the registry has of it: a provider that changes is another one.
+    pub fn set_provider(&mut self, interface: &str, id: ContentHash, told: Option<&Registration>) {
+        let place = Place::Providers {
+            interface: interface.into(),
+        };
+        if self.reads(&place) {
+            let told = told.map(Told::Parts);
+            let store = &mut self.store;
+            let touched = store.set_provider(interface, id, told, &mut self.interner);
+            self.touched.extend(touched);
+        }
+    }
+
     fn change_child(&mut self, place: &Place, hash: ContentHash, name: Option<&str>) {
         if !self.reads(place) {
             return;
         }
         let touched = match place {
             Place::Providers { interface } => {
+                let name = name.map(Told::Name);
                 self.store
                     .set_provider(interface, hash, name, &mut self.interner)
             }
@@ -156,6 +177,30 @@ impl Catalog {
         }
         for id in gone {
             self.set_data(&place(id), None);
+        }
+    }
+
+    /// All instances of an application, in a registry that keeps the parts of records.
+    pub fn set_registrations(
+        &mut self,
+        application: &str,
+        registrations: BTreeMap<Arc<str>, Registration>,
+    ) {
+        let place = |id| Place::Instance {
+            application: application.into(),
+            id,
+        };
+        if !self.reads(&place("".into())) {
+            return;
+        }
+        for gone in self.store.instances_but(application, &registrations) {
+            self.set_data(&place(gone), None);
+        }
+        for (id, parts) in registrations {
+            let store = &mut self.store;
+            let effect = store.set_registration(application, &id, parts, &mut self.interner);
+            self.touched.extend(effect.touched);
+            self.wanted.extend(effect.wanted);
         }
     }
 

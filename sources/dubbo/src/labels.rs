@@ -27,9 +27,7 @@ const NEVER: &[&str] = &[
     "timestamp",
     "remote.timestamp",
     "anyhost",
-    // Secrets.
-    "token",
-    "password",
+    // Who logs in; see `is_secret` for more.
     "username",
     // What the framework does, and how it registers.
     "dubbo",
@@ -201,25 +199,37 @@ pub(crate) fn labels<'a>(
 
 /// Whether a parameter of this name becomes a label.
 pub(crate) fn is_kept(name: &str, options: &Options) -> bool {
-    if options.aeraki {
-        return aeraki_keeps(name);
-    }
-    !NEVER.contains(&name)
-        && !NEVER_STARTING.iter().any(|start| name.starts_with(start))
-        && !NEVER_ENDING.iter().any(|end| name.ends_with(end))
+    let kept = if options.aeraki {
+        aeraki_keeps(name)
+    } else {
+        !NEVER.contains(&name)
+            && !NEVER_STARTING.iter().any(|start| name.starts_with(start))
+            && !NEVER_ENDING.iter().any(|end| name.ends_with(end))
+    };
+    kept && !is_secret(name)
+}
+
+/// Whether the value of a parameter or of metadata with this name may be a secret, which must not
+/// become a label: `token`, `db.password`, `accessKey`, `secret-key`, ….
+#[must_use]
+pub fn is_secret(name: &str) -> bool {
+    const SECRETS: [&str; 8] = [
+        "accesskey",
+        "apikey",
+        "credential",
+        "passwd",
+        "password",
+        "privatekey",
+        "secret",
+        "token",
+    ];
+    let letters = name.chars().filter(|c| !matches!(c, '-' | '_' | '.'));
+    let name: String = letters.map(|c| c.to_ascii_lowercase()).collect();
+    SECRETS.iter().any(|secret| name.contains(secret))
 }
 
 fn aeraki_keeps(name: &str) -> bool {
-    const NEVER: &[&str] = &[
-        "service",
-        "ip",
-        "port",
-        "pid",
-        "timestamp",
-        "token",
-        "password",
-        "username",
-    ];
+    const NEVER: &[&str] = &["service", "ip", "port", "pid", "timestamp", "username"];
     const NEVER_STARTING: &[&str] = &["aeraki_meta_", "dubbo.endpoints", "dubbo.metadata"];
     OF_AERAKI.contains(&name)
         || !NEVER.contains(&name) && !NEVER_STARTING.iter().any(|start| name.starts_with(start))

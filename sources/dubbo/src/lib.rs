@@ -9,7 +9,8 @@
 //! - An interface is one service, with instances of all groups and versions ([`Variants::Labels`]:
 //!   the group is the label `group`, the version the instance's), or one for each group and
 //!   version ([`Variants::Hosts`]: the key is `GROUP/INTERFACE:VERSION`).
-//! - An application is one service, in the namespace `services`.
+//! - An application is one service, in the namespace `services`. Registries that have partitions
+//!   put theirs in front ([`Namespaces`]).
 //!
 //! An instance that is registered with its interface and with its application counts once for the
 //! interface: as the interface's own record says.
@@ -33,8 +34,9 @@ mod url;
 use std::sync::Arc;
 
 pub use catalog::{Catalog, Change};
+pub use labels::is_secret;
 pub use place::Place;
-pub use provider::Provider;
+pub use provider::{Provider, Registration, Standing};
 pub use url::{Parameters, ProviderUrl, UrlError, decode};
 
 /// How services are made.
@@ -51,6 +53,25 @@ pub struct Options {
     pub dubbo_protocol: Arc<str>,
     /// Names and labels as dubbo2istio writes them.
     pub aeraki: bool,
+}
+
+/// The namespaces of the keys that services get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespaces {
+    /// Of interfaces.
+    pub interfaces: Arc<str>,
+    /// Of applications: another one, so that they never meet interfaces of the same name.
+    pub applications: Arc<str>,
+}
+
+impl Default for Namespaces {
+    /// Those of a registry without partitions of its own: none, and `services`.
+    fn default() -> Self {
+        Self {
+            interfaces: "".into(),
+            applications: "services".into(),
+        }
+    }
 }
 
 /// What groups and versions of an interface become.

@@ -11,13 +11,11 @@ use diolkos_model::{
 };
 
 use crate::{
-    Options, Variants,
+    Namespaces, Options, Variants,
     provider::{DEFAULT_WEIGHT, Provider, port_protocol},
     rules::{Rule, settle},
 };
 
-/// The partition that applications are in, so that they never meet interfaces of the same name.
-const APPLICATIONS: &str = "services";
 /// The namespace that dubbo2istio's users have by default.
 const MESH_NAMESPACE: &str = "dubbo";
 
@@ -37,7 +35,14 @@ pub(crate) struct Unreadable {
 struct Live<'a> {
     provider: &'a Provider,
     weight: i64,
-    down: Option<&'static str>,
+    down: Option<&'a str>,
+}
+
+/// What services are made with, apart from what is registered.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) namespaces: &'a Namespaces,
 }
 
 /// A group and a version.
@@ -50,9 +55,10 @@ pub(crate) fn interface(
     seen: &[Seen<'_>],
     unreadable: &[Unreadable],
     rules: &[&Rule],
-    options: &Options,
+    context: Context<'_>,
     interner: &mut Interner,
 ) -> Vec<Service> {
+    let options = context.options;
     let live = distinct(seen)
         .into_iter()
         .map(|provider| live(provider, name, rules));
@@ -72,7 +78,7 @@ pub(crate) fn interface(
     variants
         .into_iter()
         .map(|(variant, live)| {
-            let key = interface_key(name, variant, options, interner);
+            let key = interface_key(name, variant, context, interner);
             let meta = interface_meta(name, variant);
             // Nothing says which variant a node was that cannot be read: the first one shows it.
             let unreadable = std::mem::take(&mut unreadable);
@@ -86,12 +92,15 @@ pub(crate) fn application(
     name: &str,
     instances: &[(Arc<str>, Vec<Provider>)],
     unreadable: &[Unreadable],
-    options: &Options,
+    Context {
+        options,
+        namespaces,
+    }: Context<'_>,
     interner: &mut Interner,
 ) -> Service {
     let key = ServiceKey {
         registry: options.registry.clone(),
-        namespace: interner.string(APPLICATIONS),
+        namespace: namespaces.applications.clone(),
         group: interner.string(""),
         name: interner.string(name),
     };
@@ -110,12 +119,20 @@ pub(crate) fn application(
 }
 
 /// Of several registrations of one place in one group and version, the interface's own, and of
-/// these the newest: an ephemeral node outlives a provider that was killed.
+/// these the newest: an ephemeral node outlives a provider that was killed. Of two that are the
+/// same but for that, the one that the registry has nothing against.
 fn distinct<'a>(seen: &'a [Seen<'_>]) -> Vec<&'a Provider> {
     let mut best: BTreeMap<_, &Seen<'_>> = BTreeMap::new();
     for one in seen {
         let p = &one.provider;
-        let rank = |seen: &Seen<'_>| (seen.of_interface, seen.provider.timestamp);
+        let rank = |seen: &Seen<'_>| {
+            let Provider {
+                timestamp,
+                standing,
+                ..
+            } = &*seen.provider;
+            (seen.of_interface, *timestamp, standing.down.is_none())
+        };
         best.entry((&p.address, p.port, &p.group, &p.version))
             .and_modify(|best| {
                 if rank(one) > rank(best) {
@@ -129,14 +146,16 @@ fn distinct<'a>(seen: &'a [Seen<'_>]) -> Vec<&'a Provider> {
 
 fn live<'a>(provider: &'a Provider, interface: &str, rules: &[&Rule]) -> Live<'a> {
     let settings = settle(rules, interface, provider);
-    let down = match settings.disabled {
-        Some(true) => Some("disabled=true"),
-        None if !provider.enabled => Some("enabled=false"),
-        Some(false) | None => None,
+    let standing = &provider.standing;
+    let down = match (standing.down.as_deref(), settings.disabled) {
+        (Some(why), _) => Some(why),
+        (None, Some(true)) => Some("disabled=true"),
+        (None, None) if !provider.enabled => Some("enabled=false"),
+        (None, Some(false) | None) => None,
     };
     Live {
         provider,
-        weight: settings.weight.unwrap_or(DEFAULT_WEIGHT),
+        weight: standing.of_weight(settings.weight.unwrap_or(DEFAULT_WEIGHT)),
         down,
     }
 }
@@ -144,7 +163,7 @@ fn live<'a>(provider: &'a Provider, interface: &str, rules: &[&Rule]) -> Live<'a
 fn interface_key(
     name: &str,
     (group, version): Variant<'_>,
-    options: &Options,
+    context: Context<'_>,
     interner: &mut Interner,
 ) -> ServiceKey {
     let name = if version.is_empty() {
@@ -153,8 +172,8 @@ fn interface_key(
         interner.string(&format!("{name}:{version}"))
     };
     ServiceKey {
-        registry: options.registry.clone(),
-        namespace: interner.string(""),
+        registry: context.options.registry.clone(),
+        namespace: context.namespaces.interfaces.clone(),
         group: interner.string(group),
         name,
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diolkos_model::{Address, Interner, Labels, Locality};
+use diolkos_model::{Address, Interner, Labels, Locality, Weight};
 
 use crate::{
     Options, labels,
@@ -25,6 +25,35 @@ const NO_PROVIDERS: [&str; 10] = [
     "script",
     "service-discovery-registry",
 ];
+
+/// What a registry itself says of what was registered with it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Standing {
+    /// Why it gets no traffic, whatever it says of itself and whatever rules say; `None`: it may.
+    pub down: Option<Arc<str>>,
+    /// By what its own weight is multiplied.
+    pub share: Weight,
+}
+
+impl Default for Standing {
+    /// Of a registry that says nothing.
+    fn default() -> Self {
+        Self {
+            down: None,
+            share: Weight::whole(1),
+        }
+    }
+}
+
+/// A provider, or an instance of an application, in a registry that keeps the parts of it instead
+/// of a text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// Of an instance: host and port, and its metadata as parameters.
+    pub url: ProviderUrl,
+    /// What the registry says of it.
+    pub standing: Standing,
+}
 
 /// A provider of an interface, at one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +82,8 @@ pub struct Provider {
     pub disabled: Option<bool>,
     /// The parameter `enabled`.
     pub enabled: bool,
+    /// What the registry says of it.
+    pub standing: Standing,
     /// The version that the mesh knows it by: [`Provider::version`], or the one of
     /// `aeraki_meta_app_version`.
     pub mesh_version: Arc<str>,
@@ -94,11 +125,25 @@ impl Provider {
             weight: own("weight").parse().ok(),
             disabled: url.get("disabled").map(is_true),
             enabled: url.get("enabled").is_none_or(is_true),
+            standing: Standing::default(),
             mesh_version: interner.string(mesh_version),
             locality: locality(url, options, interner),
             mesh_namespace: interner.string(own("aeraki_meta_app_namespace")),
             workload_selector: interner.string(&decode(own("aeraki_meta_workload_selector"))),
             labels: labels::labels(options, labels::pairs(&url.parameters), shown, interner),
+        }
+    }
+}
+
+impl Standing {
+    /// What is left of a weight: never nothing, unless one of the two is nothing.
+    pub(crate) fn of_weight(&self, weight: i64) -> i64 {
+        let Weight(thousandths) = self.share;
+        let whole = weight.saturating_mul(thousandths.into()) / 1000;
+        if weight > 0 && thousandths > 0 {
+            whole.max(1)
+        } else {
+            whole
         }
     }
 }

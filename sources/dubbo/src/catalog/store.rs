@@ -3,19 +3,19 @@
 mod services;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use bytes::Bytes;
 use diolkos_model::{ContentHash, Interner};
 
 use crate::{
-    Options, Place,
-    application::{Exported, Record, Storage},
-    provider::Provider,
+    Namespaces, Options, Place,
+    application::{Exported, Record, RecordError, Storage},
+    provider::{Provider, Registration, Standing},
     rules::{self, Level, Rule},
-    url::{ProviderUrl, decode},
+    url::{ProviderUrl, UrlError, decode},
 };
 
 /// What services are made from.
@@ -49,6 +49,41 @@ enum Node {
     Provider(Box<Provider>),
     /// And why.
     Unreadable(Arc<str>),
+}
+
+/// A child of a list of providers, as a registry tells it.
+#[derive(Clone, Copy)]
+pub(super) enum Told<'a> {
+    /// The encoded URL.
+    Name(&'a str),
+    Parts(&'a Registration),
+}
+
+impl Node {
+    /// `None` if it is of no interest.
+    fn new(told: Told<'_>, options: &Options, interner: &mut Interner) -> Option<Self> {
+        let (url, standing) = match told {
+            Told::Name(name) => (
+                ProviderUrl::parse(name).map(Cow::Owned),
+                Standing::default(),
+            ),
+            Told::Parts(Registration { url, standing }) if !url.host.is_empty() => {
+                (Ok(Cow::Borrowed(url)), standing.clone())
+            }
+            Told::Parts(_) => (Err(UrlError::NoHost), Standing::default()),
+        };
+        match url {
+            Ok(url) => Provider::is_one(&url).then(|| {
+                Self::Provider(Box::new(Provider {
+                    standing,
+                    ..Provider::new(&url, options, interner)
+                }))
+            }),
+            Err(why) => Some(Self::Unreadable(
+                format!("not a provider URL: {why}").into(),
+            )),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +153,7 @@ impl Application {
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) options: Options,
+    namespaces: Namespaces,
     interfaces: HashMap<Arc<str>, Interface>,
     applications: HashMap<Arc<str>, Application>,
     /// By the first part of the key, which is an interface or an application, and by the key.
@@ -125,9 +161,10 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(options: Options) -> Self {
+    pub(super) fn new(options: Options, namespaces: Namespaces) -> Self {
         Self {
             options,
+            namespaces,
             interfaces: HashMap::new(),
             applications: HashMap::new(),
             rules: HashMap::new(),
@@ -161,10 +198,10 @@ impl Store {
     }
 
     /// The instances of an application that are not among these.
-    pub(super) fn instances_but(
+    pub(super) fn instances_but<T>(
         &self,
         application: &str,
-        records: &BTreeMap<Arc<str>, Bytes>,
+        records: &BTreeMap<Arc<str>, T>,
     ) -> Vec<Arc<str>> {
         let known = self.applications.get(application);
         let ids = known.into_iter().flat_map(|known| known.instances.keys());
@@ -177,24 +214,15 @@ impl Store {
         &mut self,
         interface: &str,
         hash: ContentHash,
-        name: Option<&str>,
+        told: Option<Told<'_>>,
         interner: &mut Interner,
     ) -> Option<Origin> {
         let interface = interner.string(&decode(interface));
         let known = self.interfaces.entry(interface.clone()).or_default();
         let options = &self.options;
-        let touched = set(
-            &mut known.providers,
-            hash,
-            name,
-            |name| match ProviderUrl::parse(name) {
-                Ok(url) => Provider::is_one(&url)
-                    .then(|| Node::Provider(Box::new(Provider::new(&url, options, interner)))),
-                Err(why) => Some(Node::Unreadable(
-                    format!("not a provider URL: {why}").into(),
-                )),
-            },
-        );
+        let touched = set(&mut known.providers, hash, told, |told| {
+            Node::new(told, options, interner)
+        });
         self.tidy(&interface);
         touched.then_some(Origin::Interface(interface))
     }
@@ -427,10 +455,32 @@ impl Store {
         data: Option<&[u8]>,
         interner: &mut Interner,
     ) -> Effect {
+        let record = data.map(|data| Record::parse(data, &self.options));
+        self.set_record(application, id, record, interner)
+    }
+
+    /// As [`Store::set_instance`], of a registry that keeps the parts.
+    pub(super) fn set_registration(
+        &mut self,
+        application: &str,
+        id: &Arc<str>,
+        parts: Registration,
+        interner: &mut Interner,
+    ) -> Effect {
+        let record = Record::of_parts(parts, &self.options);
+        self.set_record(application, id, Some(record), interner)
+    }
+
+    fn set_record(
+        &mut self,
+        application: &str,
+        id: &Arc<str>,
+        record: Option<Result<Record, RecordError>>,
+        interner: &mut Interner,
+    ) -> Effect {
         let application = interner.string(application);
-        let record = data.map(|data| {
-            Record::parse(data, &self.options)
-                .map_err(|why| format!("not an instance's record: {why}").into())
+        let record = record.map(|record| {
+            record.map_err(|why| Arc::<str>::from(format!("not an instance's record: {why}")))
         });
         let known = self.applications.entry(application.clone()).or_default();
         if known.instances.get(id) == record.as_ref() {
@@ -497,11 +547,11 @@ impl Application {
 }
 
 /// Sets or removes an element of a sorted list; `make` may refuse it. Returns whether it changed.
-fn set<T>(
+fn set<T, N>(
     list: &mut Vec<(ContentHash, T)>,
     hash: ContentHash,
-    name: Option<&str>,
-    make: impl FnOnce(&str) -> Option<T>,
+    name: Option<N>,
+    make: impl FnOnce(N) -> Option<T>,
 ) -> bool {
     match (list.binary_search_by_key(&hash, |(hash, _)| *hash), name) {
         (Ok(index), None) => {

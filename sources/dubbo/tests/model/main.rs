@@ -5,6 +5,7 @@ mod applications;
 mod defects;
 mod properties;
 mod providers;
+mod registrations;
 mod rules;
 mod samples;
 mod scale;

@@ -11,7 +11,7 @@ use diolkos_model::{Interner, Service};
 use super::{Application, Interface, Node, Origin, Store};
 use crate::{
     application::{Exported, Record, Storage},
-    mapping::{self, Seen, Unreadable},
+    mapping::{self, Context, Seen, Unreadable},
     rules::Rule,
 };
 
@@ -57,7 +57,7 @@ impl Store {
         }
         seen.extend(self.by_application(name, known, interner));
         let rules = self.rules(name, known, &seen);
-        mapping::interface(name, &seen, &unreadable, &rules, &self.options, interner)
+        mapping::interface(name, &seen, &unreadable, &rules, self.context(), interner)
     }
 
     /// The instances of applications that provide an interface.
@@ -162,8 +162,15 @@ impl Store {
             name,
             &instances,
             &unreadable,
-            &self.options,
+            self.context(),
             interner,
         ))
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context {
+            options: &self.options,
+            namespaces: &self.namespaces,
+        }
     }
 }
