@@ -114,13 +114,18 @@ fn run_again(test: &str, started: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether this is the inside of [`isolated`].
+pub(crate) fn is_inside() -> bool {
+    env::var_os(MARK).is_some()
+}
+
 /// Gives `lo` one more address.
 ///
 /// # Errors
 /// Outside of [`isolated`]; when `ip` fails.
 pub fn add_address(address: IpAddr) -> Result<()> {
     ensure!(
-        env::var_os(MARK).is_some(),
+        is_inside(),
         "the machine's own network stays as it is"
     );
     let output = Command::new("ip")
