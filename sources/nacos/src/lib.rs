@@ -32,7 +32,8 @@
 
 mod config;
 mod link;
-mod mapping;
+#[doc(hidden)]
+pub mod mapping;
 mod metadata;
 mod meter;
 mod namespace;
