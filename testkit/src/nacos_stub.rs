@@ -137,6 +137,25 @@ impl Default for Faults {
     }
 }
 
+impl Faults {
+    /// See [`Faults::silent`].
+    pub fn silence(&mut self, what: &str) {
+        self.silent.insert(what.to_owned());
+    }
+
+    /// See [`Faults::refused`].
+    pub fn refuse(&mut self, service: &str, code: u16) {
+        let (group, service) = name(service);
+        self.refused.insert(format!("{group}@@{service}"), code);
+    }
+
+    /// See [`Faults::hidden`].
+    pub fn hide(&mut self, service: &str) {
+        let (group, service) = name(service);
+        self.hidden.insert(format!("{group}@@{service}"));
+    }
+}
+
 /// A request of a client, or its answer to a push.
 #[derive(Clone, Debug)]
 pub struct Asked {

@@ -186,18 +186,17 @@ fn respond(
     token: Option<&str>,
 ) -> (String, Value) {
     let of = |kind: &str| kind.replace("Request", "Response");
-    match kind {
-        "ServerCheckRequest" => return (of(kind), server_check(state, id)),
-        "HealthCheckRequest" => {
-            let fine = json!({"resultCode": 200, "errorCode": 0, "success": true});
-            return (of(kind), fine);
-        }
-        _ => {}
+    if kind == "ServerCheckRequest" {
+        return (of(kind), server_check(state, id));
     }
     let is_set_up = state.links.get(&id).is_some_and(|l| l.pushes.is_some());
     if !is_set_up {
         let unknown = error(301, "Connection is unregistered.");
         return ("ErrorResponse".to_owned(), unknown);
+    }
+    if kind == "HealthCheckRequest" {
+        let fine = json!({"resultCode": 200, "errorCode": 0, "success": true});
+        return (of(kind), fine);
     }
     if !state.lets_in(token) {
         return (of(kind), error(403, "user not found!"));

@@ -1,11 +1,12 @@
 //! The HTTP port of the stub.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 
 use axum::Router;
 use axum::extract::{Query, State as Held};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -26,12 +27,22 @@ pub(super) async fn serve(listener: TcpListener, shared: Shared) {
     axum::serve(listener, router).await.ok();
 }
 
-async fn handle(Held(shared): Held<Shared>, method: Method, uri: Uri, body: String) -> Response {
+async fn handle(
+    Held(shared): Held<Shared>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: String,
+) -> Response {
     let path = uri.path().strip_prefix("/nacos").unwrap_or_default();
     let mut parameters = parameters(&uri);
     // A form is read as a query.
     if let Ok(form) = format!("/?{body}").parse() {
         parameters.extend(self::parameters(&form));
+    }
+    let bearer = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+    if let Some(token) = bearer.and_then(|v| v.strip_prefix("Bearer ")) {
+        parameters.insert("accessToken".to_owned(), token.to_owned());
     }
     let ((status, answer), silent) = {
         let mut state = lock(&shared.state);
@@ -45,7 +56,11 @@ async fn handle(Held(shared): Held<Shared>, method: Method, uri: Uri, body: Stri
     }
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = [("content-type", "application/json;charset=UTF-8")];
-    (status, json, answer.to_string()).into_response()
+    let answer = match answer {
+        Value::String(text) => text,
+        json => json.to_string(),
+    };
+    (status, json, answer).into_response()
 }
 
 fn parameters(uri: &Uri) -> Parameters {
@@ -79,9 +94,11 @@ fn respond(state: &mut State, method: &Method, path: &str, parameters: &Paramete
         ("/v1/ns/instance/list", _) => asks.instances(),
         ("/v1/cs/configs", Version::V1 | Version::V2) => asks.configs(),
         ("/v1/ns/catalog/services", Version::V1 | Version::V2) => asks.catalog(),
+        ("/v1/ns/catalog/service", Version::V1 | Version::V2) => asks.clusters(),
         ("/v1/ns/catalog/instances", Version::V1 | Version::V2) => asks.true_instances(),
         ("/v3/admin/ns/service/list", Version::V3) => asks.catalog(),
         ("/v3/admin/ns/instance/list", Version::V3) => asks.true_instances(),
+        ("/v3/client/ns/instance/list", Version::V3) => asks.client_instances(),
         (_, Version::V3) if path.starts_with("/v1/") || path.starts_with("/v2/") => {
             error(410, "Current API will be deprecated", path)
         }
@@ -187,24 +204,48 @@ impl Asks<'_> {
         (200, info)
     }
 
+    /// Details of a service, of which only the clusters' names are of use.
+    fn clusters(self) -> Answer {
+        if let Some(refused) = self.refused() {
+            return refused;
+        }
+        let Some(service) = self.state.services.get(&self.name()) else {
+            return (404, json!("caused: service is not found!;"));
+        };
+        let names: BTreeSet<&str> = service.hosts.iter().map(|host| &*host.cluster).collect();
+        let clusters: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+        (200, json!({"service": {}, "clusters": clusters}))
+    }
+
+    /// The instances of a cluster, or of all.
     fn true_instances(self) -> Answer {
         if let Some(refused) = self.refused() {
             return refused;
         }
         let name = self.name();
+        let cluster = self.parameters.get("clusterName");
         let service = self.state.services.get(&name);
         let hosts: Vec<Value> = service
             .into_iter()
             .flat_map(|service| &service.hosts)
+            .filter(|host| cluster.is_none_or(|cluster| host.cluster == *cluster))
             .map(|host| host.truth(&name.0, &name.1))
             .collect();
         let answer = match self.state.version {
-            Version::V3 => data(&json!({
-                "totalCount": hosts.len(), "pageNumber": 1, "pagesAvailable": 1, "pageItems": hosts,
-            })),
+            // As the documentation of Nacos 3 has it; it was not recorded.
+            Version::V3 => data(&json!(hosts)),
             Version::V1 | Version::V2 => json!({"count": hosts.len(), "list": hosts}),
         };
         (200, answer)
+    }
+
+    /// The instances alone.
+    fn client_instances(self) -> Answer {
+        let (status, info) = self.instances();
+        match info.get("hosts") {
+            Some(hosts) => (status, data(hosts)),
+            None => (status, info),
+        }
     }
 
     fn configs(self) -> Answer {
