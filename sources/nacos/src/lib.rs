@@ -76,6 +76,7 @@ pub struct Nacos {
     was_live: bool,
     /// Requests since the start.
     requests: Arc<AtomicU64>,
+    sweep: Duration,
 }
 
 impl Nacos {
@@ -89,7 +90,16 @@ impl Nacos {
             server: 0,
             was_live: false,
             requests: Arc::default(),
+            sweep: link::SWEEP,
         }
+    }
+
+    /// Asks for each service once within this time. For tests: it finds what lost pushes told.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn sweep(mut self, sweep: Duration) -> Self {
+        self.sweep = sweep;
+        self
     }
 
     async fn connection(&mut self, epoch: Epoch, cx: &mut SourceCx) -> Result<(), SourceError> {
@@ -102,6 +112,7 @@ impl Nacos {
         self.server = server.index;
         let (config, health) = (&self.config, cx.health.clone());
         let mut session = Session::new(config, server.clone(), meter, health, epoch);
+        session.sweep = self.sweep;
         if self.was_live && !config.settle.is_zero() {
             session.settle(config.settle);
         }

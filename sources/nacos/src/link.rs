@@ -30,11 +30,13 @@ const LOOKS: usize = 64;
 /// is read for a twentieth of the time.
 const LIST: (Duration, u32) = (Duration::from_secs(1), 20);
 /// So much more seldom where the server tells of new services.
-const FUZZY: u32 = 30;
+const HINTED: u32 = 30;
 /// The shortest time between two rounds by HTTP. A round that takes long is a quarter of the time.
 const ROUND: (Duration, u32) = (Duration::from_secs(2), 3);
-/// How long each service takes its turn: the whole, and for one service at least.
-const SWEEP: (Duration, Duration) = (Duration::from_secs(60), Duration::from_millis(20));
+/// How long it takes until each service had its turn.
+pub(crate) const SWEEP: Duration = Duration::from_secs(60);
+/// The shortest turn.
+const TURN: Duration = Duration::from_millis(20);
 /// When what could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 /// As [`LIST`], for Dubbo's metadata.
@@ -108,6 +110,8 @@ pub(crate) struct Link<'a> {
     pub(crate) tag: Tag,
     pub(crate) namespace: &'a mut Namespace,
     config: &'a Config,
+    /// See [`SWEEP`].
+    sweep: Duration,
     /// `None`: it cannot be read.
     reader: Option<Reader>,
     /// Why.
@@ -133,7 +137,12 @@ pub(crate) struct Link<'a> {
 
 impl<'a> Link<'a> {
     /// A link that has everything to read.
-    pub(crate) fn new(number: usize, namespace: &'a mut Namespace, config: &'a Config) -> Self {
+    pub(crate) fn new(
+        number: usize,
+        namespace: &'a mut Namespace,
+        config: &'a Config,
+        sweep: Duration,
+    ) -> Self {
         let now = Instant::now();
         Self {
             tag: Tag {
@@ -142,6 +151,7 @@ impl<'a> Link<'a> {
             },
             namespace,
             config,
+            sweep,
             reader: None,
             down: None,
             told: false,
@@ -255,7 +265,7 @@ impl<'a> Link<'a> {
     /// The time until it is the next service's turn.
     fn turn(&self) -> Duration {
         let services = u32::try_from(self.namespace.len()).unwrap_or(u32::MAX);
-        (SWEEP.0 / services.max(1)).max(SWEEP.1)
+        (self.sweep / services.max(1)).max(TURN)
     }
 
     fn list(&mut self, reader: &Reader, work: &Work) {
@@ -328,11 +338,8 @@ impl<'a> Link<'a> {
         match done {
             Done::Listed { listing, took } => {
                 self.listing = false;
-                self.listed(
-                    listing?,
-                    took,
-                    reader.connection.as_ref().map(|c| c.has_fuzzy_watch()),
-                );
+                let hints = reader.connection.is_some().then_some(reader.hints);
+                self.listed(listing?, took, hints);
             }
             Done::Looked(ask, answer) => self.looked(&reader, &ask, answer, work)?,
             Done::Left(name, ended) => {
@@ -348,8 +355,8 @@ impl<'a> Link<'a> {
         Ok(())
     }
 
-    /// `fuzzy`: whether the server tells of new services; `None` by HTTP.
-    fn listed(&mut self, listing: Listing, took: Duration, fuzzy: Option<bool>) {
+    /// `hints`: whether the server tells of new services; `None` by HTTP.
+    fn listed(&mut self, listing: Listing, took: Duration, hints: Option<bool>) {
         let now = Instant::now();
         if self.relist {
             // What it says is older than the question.
@@ -358,19 +365,19 @@ impl<'a> Link<'a> {
         }
         let full = self.stage == Stage::Names;
         let overtaken = std::mem::take(&mut self.overtaken);
-        self.namespace.listed(listing, full || fuzzy.is_none());
+        self.namespace.listed(listing, full || hints.is_none());
         if full {
             self.stage = Stage::Services;
-            self.sweep_due = match fuzzy {
+            self.sweep_due = match hints {
                 Some(_) => now + self.turn(),
                 None => now + NEVER,
             };
         }
         let pause = LIST.0.max(took * LIST.1);
-        self.list_due = match fuzzy {
+        self.list_due = match hints {
             // When the round is through.
             None => now + NEVER,
-            Some(true) if !self.namespace.lacks() && !overtaken => now + pause * FUZZY,
+            Some(true) if !self.namespace.lacks() && !overtaken => now + pause * HINTED,
             Some(_) => now + pause,
         };
     }

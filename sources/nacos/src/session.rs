@@ -16,7 +16,7 @@ use std::{
 };
 
 use diolkos_model::ServiceKey;
-use diolkos_nacos::{Client, Error, Push, Pushes};
+use diolkos_nacos::{Client, Connection, Error, Push, Pushes};
 use diolkos_source_api::{
     Epoch, Event, EventSender, Evidence, HealthReporter, SourceCx, SourceError,
 };
@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     Config,
-    link::{Done, Line, Link, Tag, Work},
+    link::{self, Done, Line, Link, Tag, Work},
     meter::Meter,
     namespace::{Namespace, joined},
     reader::Reader,
@@ -62,6 +62,8 @@ pub(crate) struct Session<'a> {
     doubted: bool,
     /// Until then nothing counts as gone.
     settle: Option<Instant>,
+    /// How long it takes until each service had its turn to be asked for.
+    pub(crate) sweep: Duration,
     /// Whether Nacos said something since the last report.
     heard: bool,
     /// What was reported last.
@@ -81,24 +83,43 @@ impl Server {
     /// Connects for a namespace, which says nothing about the right to read it.
     pub(crate) async fn connect(&self, namespace: Arc<str>) -> Result<Line, Error> {
         let http = self.client.http(self.index);
-        let (connection, pushes) = if self.http_only {
-            (None, None)
-        } else {
-            let (connection, pushes) = self.client.connect(self.index, &namespace).await?;
-            (Some(connection), Some(pushes))
-        };
-        Ok(Line {
+        let mut line = Line {
             reader: Reader {
                 namespace,
-                connection,
+                connection: None,
+                hints: false,
                 http,
             },
-            pushes,
-        })
+            pushes: None,
+        };
+        if self.http_only {
+            return Ok(line);
+        }
+        let namespace = &line.reader.namespace;
+        let (connection, pushes) = self.client.connect(self.index, namespace).await?;
+        if connection.has_fuzzy_watch() {
+            line.reader.hints = watches(&connection).await?;
+        }
+        line.reader.connection = Some(connection);
+        line.pushes = Some(pushes);
+        Ok(line)
     }
 
     pub(crate) fn address(&self) -> &str {
         self.client.server(self.index)
+    }
+}
+
+/// Asks for hints of services that come and go. Without them the list is read more often.
+async fn watches(connection: &Connection) -> Result<bool, Error> {
+    match connection.fuzzy_watch().await {
+        Ok(()) => Ok(true),
+        Err(error @ (Error::Transport(_) | Error::Config(_))) => Err(error),
+        Err(error) => {
+            let server = connection.server();
+            tracing::info!(server, %error, "no hints of new services, listing them often");
+            Ok(false)
+        }
     }
 }
 
@@ -127,6 +148,7 @@ impl<'a> Session<'a> {
             again: false,
             doubted: false,
             settle: None,
+            sweep: link::SWEEP,
             heard: true,
             report: String::new(),
         }
@@ -147,7 +169,8 @@ impl<'a> Session<'a> {
         line: Result<Line, Error>,
     ) -> Result<(), SourceError> {
         let number = self.links.len();
-        self.links.push(Link::new(number, namespace, self.config));
+        self.links
+            .push(Link::new(number, namespace, self.config, self.sweep));
         match line {
             Ok(line) => {
                 self.up(number, line);
