@@ -78,7 +78,7 @@ struct Followed {
     asking: Asking,
     /// A push was taken since the question that is under way.
     touched: bool,
-    /// To be asked once more after that.
+    /// To be asked once more after that; of one that is leaving, that it has come back.
     again: bool,
     /// How many whole lists in a row lack it.
     absences: u8,
@@ -172,16 +172,19 @@ impl Namespace {
         self.torn = listing.torn;
     }
 
-    /// Nacos says that there is such a service now.
+    /// Nacos says that there is such a service now. One that is followed already is pushed.
     pub(crate) fn added(&mut self, name: Name) {
-        if let Some(followed) = self.services.get_mut(&name) {
-            followed.absences = 0;
-        } else if self.directory.takes(&name) {
-            self.services.insert(name.clone(), Followed::default());
-        } else {
-            return;
+        match self.services.get_mut(&name) {
+            Some(followed) => {
+                followed.absences = 0;
+                followed.again |= followed.leaving;
+            }
+            None if self.directory.takes(&name) => {
+                self.services.insert(name.clone(), Followed::default());
+                self.look(&name);
+            }
+            None => {}
         }
-        self.look(&name);
     }
 
     /// Nacos says that the service went, which counts like a list that lacks it.
@@ -307,9 +310,12 @@ impl Namespace {
         None
     }
 
-    /// The subscription has ended: from now on the service may come again.
+    /// The subscription has ended: from now on the service may come again. If it has already, it is
+    /// asked for.
     pub(crate) fn left(&mut self, name: &Name) {
-        self.services.remove(name);
+        if self.services.remove(name).is_some_and(|gone| gone.again) {
+            self.added(name.clone());
+        }
     }
 
     /// Asks for a service, as soon as there is room, and for what it is like from now on.

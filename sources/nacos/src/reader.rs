@@ -22,6 +22,8 @@ pub(crate) struct Reader {
     pub(crate) namespace: Arc<str>,
     /// `None`: all goes by HTTP.
     pub(crate) connection: Option<Connection>,
+    /// Whether the server tells of services that come and go.
+    pub(crate) hints: bool,
     /// The same server's.
     pub(crate) http: Http,
 }

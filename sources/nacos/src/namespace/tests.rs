@@ -272,3 +272,17 @@ fn reasons_are_in_one_line_and_not_too_many() {
     assert_eq!(&*few, "a; b");
     assert_eq!(&*joined(reasons.iter()).unwrap(), "a; b; c; and 2 more");
 }
+
+#[test]
+fn a_service_that_comes_back_while_it_is_left_is_followed_again() {
+    let mut namespace = following(100, 1);
+    namespace.listed(listing(&[]), false);
+    namespace.listed(listing(&[]), false);
+    let ask = namespace.next_ask().unwrap();
+    let gone = namespace.answered(&ask, answer(info("a", 110, 0)));
+    assert_eq!(gone, Some(name("a")));
+    namespace.added(name("a"));
+    assert!(namespace.is_idle());
+    namespace.left(&name("a"));
+    assert!(namespace.next_ask().unwrap().subscribe);
+}
