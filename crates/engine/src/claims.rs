@@ -8,13 +8,14 @@ use std::{
 use diolkos_model::ServiceKey;
 
 /// A claim on a host. The smallest one has it: one with instances before one that only keeps the host
-/// for a while, then higher priority, then the registry's name, then a host that did not have to be
-/// altered, then the service's key.
+/// for a while, then higher priority, then the registry's name, then a service's own host before an
+/// alias, then a host that did not have to be altered, then the service's key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Claim {
     pub(crate) empty: bool,
     pub(crate) priority: Reverse<i32>,
     pub(crate) registry: std::sync::Arc<str>,
+    pub(crate) alias: bool,
     pub(crate) altered: bool,
     pub(crate) service: ServiceKey,
 }

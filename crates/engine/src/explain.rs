@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use diolkos_istio::{Kind, Object, ObjectKey};
 use diolkos_model::{Health, Instance, Service, ServiceKey, Workloads};
-use diolkos_plan::{Decision, plan_empty, plan_with};
+use diolkos_plan::{Decision, Reason, Subject, plan_empty, plan_with};
 use serde::Serialize;
 
 use crate::{Known, RememberedView, View, view::hold_text};
@@ -173,6 +173,11 @@ fn explanation(key: &ServiceKey, known: &Known) -> Explanation {
             plan_with(&known.policy, &known.service, workloads.unwrap_or(&nobody))
         }
     };
+    let lost = known.lost_aliases.iter().map(|detail| Decision {
+        subject: Subject::Service,
+        reason: Reason::AliasRefused,
+        detail: detail.clone(),
+    });
     let time = |at| humantime::format_rfc3339_seconds(at).to_string();
     Explanation {
         service: key.to_string(),
@@ -180,7 +185,7 @@ fn explanation(key: &ServiceKey, known: &Known) -> Explanation {
         host: made.host,
         carried: known.is_carried(),
         refusal: known.refusal_text(),
-        decisions: made.decisions,
+        decisions: made.decisions.into_iter().chain(lost).collect(),
         held: known.held.clone(),
         hold: known.hold_text(),
         gone: known.gone,

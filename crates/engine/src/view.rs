@@ -120,6 +120,8 @@ pub struct Known {
     pub host: Option<String>,
     /// Further hosts that it claims.
     pub aliases: Vec<String>,
+    /// Further hosts that it does not have, and why: others have them.
+    pub lost_aliases: Vec<String>,
     /// Whether the host had to be altered to be valid.
     pub altered: bool,
     /// The service that has the host instead.

@@ -18,6 +18,19 @@ pub(crate) struct Names {
     pub(crate) namespace: String,
 }
 
+impl Policy {
+    /// The same without the aliases that come to one of these hosts for this service.
+    #[must_use]
+    pub fn without_aliases(&self, service: &Service, hosts: &[&str]) -> Self {
+        let mut policy = self.clone();
+        policy.aliases.retain(|template| {
+            let alias = host(template, self, service);
+            alias.is_ok_and(|(alias, _)| !hosts.contains(&&*alias))
+        });
+        policy
+    }
+}
+
 pub(crate) fn names(
     policy: &Policy,
     template: &Template,

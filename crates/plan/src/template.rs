@@ -123,7 +123,7 @@ impl Template {
     /// Fills in the values of a service, and of an instance where one is given.
     ///
     /// # Errors
-    /// [`MissingValue`] for a variable that is empty here.
+    /// [`MissingValue`] for a variable that is empty here, or of which `dns` leaves nothing.
     pub fn render(
         &self,
         service: &Service,
@@ -135,11 +135,6 @@ impl Template {
                 Part::Literal(literal) => text.push_str(literal),
                 Part::Variable(variable, filters) => {
                     let value = variable.value(service, instance).unwrap_or_default();
-                    if value.is_empty() {
-                        return Err(MissingValue {
-                            variable: variable.to_string(),
-                        });
-                    }
                     let filtered =
                         filters
                             .iter()
@@ -147,6 +142,12 @@ impl Template {
                                 Filter::Lower => value.to_lowercase(),
                                 Filter::Dns => names::dns_label(&value),
                             });
+                    // A part of a host that is nothing would leave another host.
+                    if filtered.is_empty() {
+                        return Err(MissingValue {
+                            variable: variable.to_string(),
+                        });
+                    }
                     text.push_str(&filtered);
                 }
             }
@@ -243,11 +244,19 @@ mod tests {
             ("plain", Ok("plain")),
             ("{group}.x", Err("group")),
             ("{meta.none}", Err("meta.none")),
+            ("{registry|dns}", Ok("consul")),
         ] {
             let rendered = Template::parse(template).unwrap().render(&service, None);
             let rendered = rendered.as_deref().map_err(|e| e.variable.as_str());
             assert_eq!(rendered, expected, "{template}");
         }
+    }
+
+    #[test]
+    fn a_value_of_which_nothing_is_left_is_none() {
+        let template = Template::parse("{service|dns}.x").unwrap();
+        let rendered = template.render(&service("__", ""), None);
+        assert_eq!(rendered.unwrap_err().variable, "service");
     }
 
     #[test]

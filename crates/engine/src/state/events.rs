@@ -232,6 +232,7 @@ impl State {
             policy: registry.policy.clone(),
             host: None,
             aliases: Vec::new(),
+            lost_aliases: Vec::new(),
             altered: false,
             lost_to: None,
             refusal: None,

@@ -97,32 +97,49 @@ impl State {
         } else {
             (quota(key, known, counts), None)
         };
-        if hold == known.hold && refusal == known.refusal && lost_to == known.lost_to {
+        let lost = self.lost_aliases(key, known);
+        let same = hold == known.hold && refusal == known.refusal && lost_to == known.lost_to;
+        if same && lost.is_empty() {
             return known.clone();
         }
-        let mut known = Known::clone(known);
+        let mut known = if lost.is_empty() {
+            Known::clone(known)
+        } else {
+            without_aliases(known, lost)
+        };
         (known.hold, known.refusal, known.lost_to) = (hold, refusal, lost_to);
         Arc::new(known)
     }
 
-    /// Who else has a host of the service.
+    /// Who else has the host of the service.
     fn other_claim(
         &self,
         key: &ServiceKey,
         known: &Known,
     ) -> Option<((Reason, String), Option<ServiceKey>)> {
-        for host in known.host.iter().chain(&known.aliases) {
-            if let Some(owner) = self.reserved.get(host) {
-                let detail = format!("'{host}' is a name of {owner}; choose another export.host");
-                return Some(((Reason::HostOfService, detail), None));
-            }
-            let winner = self.claims.winner(host).filter(|winner| *winner != key);
-            if let Some(winner) = winner {
-                let detail = format!("'{host}' belongs to {winner}");
-                return Some(((Reason::HostTaken, detail), Some(winner.clone())));
-            }
+        let host = known.host.as_ref()?;
+        if let Some(owner) = self.reserved.get(host) {
+            let detail = format!("'{host}' is a name of {owner}; choose another export.host");
+            return Some(((Reason::HostOfService, detail), None));
         }
-        None
+        let winner = self.claims.winner(host).filter(|winner| *winner != key)?;
+        let detail = format!("'{host}' belongs to {winner}");
+        Some(((Reason::HostTaken, detail), Some(winner.clone())))
+    }
+
+    /// The aliases of the service that are others' hosts, and whose.
+    fn lost_aliases(&self, key: &ServiceKey, known: &Known) -> Vec<(String, String)> {
+        let owner = |alias: &String| match self.reserved.get(alias) {
+            Some(owner) => Some(owner.to_string()),
+            None => {
+                let winner = self.claims.winner(alias).filter(|winner| *winner != key)?;
+                Some(winner.to_string())
+            }
+        };
+        let aliases = known.aliases.iter();
+        aliases
+            .filter_map(|alias| Some((alias.clone(), owner(alias)?)))
+            .collect()
     }
 
     fn replan(&mut self, key: &ServiceKey) {
@@ -133,43 +150,26 @@ impl State {
             return;
         };
         let policy = registry.policy.clone();
-        let (plan, planned) = match (&known.shape, known.empty_since) {
-            (Some(shape), Some(since)) => {
-                let plan = plan_empty(&policy, shape);
-                let planned = Planned::empty(shape.clone(), policy.clone(), &plan, since);
-                (plan, planned)
-            }
-            _ => {
-                let workloads = match &policy.pods {
-                    Some(_) => self.pods.of(&known.service),
-                    None => Workloads::new(),
-                };
-                let plan = plan_with(&policy, &known.service, &workloads);
-                let service = known.service.clone();
-                let planned = Planned::with(service, policy.clone(), workloads, &plan);
-                (plan, planned)
-            }
+        let workloads = match &policy.pods {
+            Some(_) => self.pods.of(&known.service),
+            None => Workloads::new(),
         };
+        let (plan, planned) = planned(known, &policy, workloads);
         if plan.objects.is_empty() && known.shape.is_some() && known.gone {
             // There is no host to keep.
             self.forget(key);
             return;
         }
-        let planned = (!plan.objects.is_empty()).then(|| Arc::new(planned));
         let known = summary(known, policy, &plan, planned);
-        if let Some(claim) = claim(&known) {
-            for host in known.host.iter().chain(&known.aliases) {
-                self.claims.add(host, claim.clone());
-            }
+        for (host, claim) in claims(&known) {
+            self.claims.add(host, claim);
         }
         self.services.insert(key.clone(), Arc::new(known));
     }
 
     pub(super) fn unclaim(&mut self, key: &ServiceKey) {
-        if let Some(known) = self.services.get(key)
-            && let Some(claim) = claim(known)
-        {
-            for host in known.host.iter().chain(&known.aliases) {
+        if let Some(known) = self.services.get(key) {
+            for (host, claim) in claims(known) {
                 self.claims.remove(host, &claim);
             }
         }
@@ -321,15 +321,57 @@ impl RegistryView {
     }
 }
 
-fn claim(known: &Known) -> Option<Claim> {
-    known.planned.as_ref()?;
-    Some(Claim {
+/// The hosts that a service claims, if it has objects.
+fn claims(known: &Known) -> impl Iterator<Item = (&str, Claim)> {
+    let claim = |alias| Claim {
         empty: known.shape.is_some(),
         priority: Reverse(known.policy.priority),
         registry: known.policy.registry.clone(),
+        alias,
         altered: known.altered,
         service: known.service.key.clone(),
-    })
+    };
+    let own = known.host.iter().map(|host| (host, false));
+    let all = own.chain(known.aliases.iter().map(|alias| (alias, true)));
+    all.filter(|_| known.planned.is_some())
+        .map(move |(host, alias)| (host.as_str(), claim(alias)))
+}
+
+/// The service without aliases that others have: that costs it nothing else.
+fn without_aliases(known: &Known, lost: Vec<(String, String)>) -> Known {
+    let service = known.shape.as_ref().unwrap_or(&known.service);
+    let hosts: Vec<_> = lost.iter().map(|(alias, _)| &**alias).collect();
+    let policy = Arc::new(known.policy.without_aliases(service, &hosts));
+    let workloads = known.planned.as_ref().and_then(|p| p.workloads());
+    let (plan, planned) = planned(known, &policy, workloads.cloned().unwrap_or_default());
+    let told = |(alias, owner)| format!("'{alias}' belongs to {owner}");
+    Known {
+        lost_aliases: lost.into_iter().map(told).collect(),
+        ..summary(known, policy, &plan, planned)
+    }
+}
+
+/// Plans a service as it is, or as one whose instances are gone.
+fn planned(
+    known: &Known,
+    policy: &Arc<Policy>,
+    workloads: Workloads,
+) -> (Plan, Option<Arc<Planned>>) {
+    let (plan, planned) = match (&known.shape, known.empty_since) {
+        (Some(shape), Some(since)) => {
+            let plan = plan_empty(policy, shape);
+            let planned = Planned::empty(shape.clone(), policy.clone(), &plan, since);
+            (plan, planned)
+        }
+        _ => {
+            let plan = plan_with(policy, &known.service, &workloads);
+            let service = known.service.clone();
+            let planned = Planned::with(service, policy.clone(), workloads, &plan);
+            (plan, planned)
+        }
+    };
+    let planned = (!plan.objects.is_empty()).then(|| Arc::new(planned));
+    (plan, planned)
 }
 
 fn summary(

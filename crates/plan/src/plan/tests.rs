@@ -560,3 +560,5 @@ fn workload_entry_names_do_not_depend_on_siblings() {
     };
     assert!(named(&two).contains(&named(&one)[0]));
 }
+
+mod nacos;
