@@ -272,7 +272,7 @@ impl Door<'_> {
         }
         self.meter.answered();
         let raw = RawLogin::read(&answer.body)?;
-        let life = Duration::from_secs(raw.token_ttl);
+        let life = raw.life();
         Ok(Login {
             token: Token(raw.access_token),
             renew: asked + life.mul_f64(0.8),
@@ -306,20 +306,100 @@ impl Door<'_> {
 struct RawLogin {
     access_token: String,
     /// In seconds.
-    token_ttl: u64,
+    token_ttl: Option<u64>,
 }
 
 impl RawLogin {
     fn read(json: &[u8]) -> Result<Self, Error> {
-        let raw = serde_json::from_slice(json).or_else(|error: serde_json::Error| {
+        let raw = serde_json::from_slice(json).or_else(|error| {
             let inner = json::data(json).ok().and_then(Result::ok);
             inner.map_or(Err(error), serde_json::from_slice)
         });
-        let mut raw: Self = raw.map_err(|error| {
-            Error::Protocol(format!("the answer to a login makes no sense: {error}"))
-        })?;
-        // A clock cannot go further than it can count.
-        raw.token_ttl = raw.token_ttl.min(365 * 24 * 3600);
-        Ok(raw)
+        // The error would not repeat the answer, which holds the token, but for its types.
+        raw.map_err(|_| Error::Protocol("the answer to a login has no token".into()))
+    }
+
+    fn life(&self) -> Duration {
+        /// What Nacos' own settings say.
+        const USUAL: u64 = 18_000;
+        const YEAR: u64 = 365 * 24 * 3600;
+        let seconds = self.token_ttl.filter(|seconds| *seconds > 0);
+        Duration::from_secs(seconds.unwrap_or(USUAL).min(YEAR))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLIS: u128 = 1_795_252_683_411;
+
+    /// Signatures are from Python's `hmac`.
+    #[test]
+    fn signatures() {
+        let name = Name::read("G@@orders", None);
+        for (subject, data, signature) in [
+            (
+                Subject::Services,
+                "1795252683411",
+                "TE5dtnhQMoc0o5zBhgzwJHu7/hI=",
+            ),
+            (
+                Subject::Service(&name),
+                "1795252683411@@G@@orders",
+                "oVUPwQy2/PbHPZodF3p/eNjcLWY=",
+            ),
+        ] {
+            let Proof::Signature(fields) = sign_at("key", "secret", subject, MILLIS) else {
+                panic!("no signature")
+            };
+            let expected = [("ak", "key"), ("signature", signature), ("data", data)];
+            assert_eq!(fields, expected.map(|(k, v)| (k, v.to_owned())));
+        }
+        for (tenant, signature) in [
+            ("ns", "sVKTrQQTogkGpCL65dVV5J4N0Lw="),
+            ("", "7JmBP7wffW1qiAa1yAn9CYVoias="),
+        ] {
+            let group = "mapping";
+            let subject = Subject::Configs { tenant, group };
+            let Proof::Signature(fields) = sign_at("key", "secret", subject, MILLIS) else {
+                panic!("no signature")
+            };
+            let expected = [
+                ("Spas-AccessKey", "key"),
+                ("Spas-Signature", signature),
+                ("Timestamp", "1795252683411"),
+            ];
+            assert_eq!(fields, expected.map(|(k, v)| (k, v.to_owned())));
+        }
+    }
+
+    #[test]
+    fn answers_to_logins() {
+        let plain = r#"{"accessToken":"t","tokenTtl":10,"globalAdmin":true,"username":"nacos"}"#;
+        let wrapped = format!(r#"{{"code":0,"message":"success","data":{plain}}}"#);
+        for json in [plain, &wrapped] {
+            let login = RawLogin::read(json.as_bytes()).unwrap();
+            assert_eq!((&*login.access_token, login.life().as_secs()), ("t", 10));
+        }
+        for (ttl, life) in [
+            ("0", 18_000),
+            ("null", 18_000),
+            ("18446744073709551615", 31_536_000),
+        ] {
+            let json = format!(r#"{{"accessToken":"t","tokenTtl":{ttl}}}"#);
+            let login = RawLogin::read(json.as_bytes()).unwrap();
+            assert_eq!(login.life().as_secs(), life);
+        }
+        let error = RawLogin::read(br#"{"accessToken":["secret"]}"#)
+            .err()
+            .unwrap();
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn a_token_is_never_printed() {
+        let token = Token("secret".into());
+        assert!(!format!("{token:?} {:?}", token.bearer()).contains("secret"));
     }
 }

@@ -314,3 +314,6 @@ pub(crate) fn decode_for_fuzz(data: &[u8]) {
     }
     tracing::trace!(message = message(data));
 }
+
+#[cfg(test)]
+mod tests;

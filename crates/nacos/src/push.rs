@@ -180,3 +180,127 @@ pub(crate) fn decode_for_fuzz(data: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::Body;
+
+    fn message(kind: &str, body: &str) -> Result<Message, Error> {
+        let mut payload = Payload::new(kind, &Value::Null);
+        payload.body = Some(Body {
+            value: body.to_owned().into(),
+        });
+        Message::read(&payload)
+    }
+
+    fn answer(kind: &str, id: &str) -> Option<Payload> {
+        let body = json!({"resultCode": 200, "requestId": id});
+        Some(Payload::new(kind, &body))
+    }
+
+    fn name(service: &str) -> Name {
+        Name::read(service, Some("DEFAULT_GROUP"))
+    }
+
+    /// As 2.2.4 sent it.
+    #[test]
+    fn a_changed_service_is_acknowledged() {
+        let body = r#"{"headers":{},"requestId":"2","serviceInfo":{"name":"raw-svc","groupName":"DEFAULT_GROUP",
+            "clusters":"","cacheMillis":10000,"hosts":[{"ip":"127.0.0.11","port":8080,"weight":1.0,"healthy":true,
+            "enabled":true,"ephemeral":true,"clusterName":"DEFAULT","serviceName":"DEFAULT_GROUP@@raw-svc",
+            "metadata":{"version":"1.0"},"instanceHeartBeatInterval":5000,"instanceHeartBeatTimeOut":15000,
+            "ipDeleteTimeout":30000}],"lastRefTime":1795252685096,"checksum":"","allIPs":false,
+            "reachProtectionThreshold":false,"valid":true},"module":"naming"}"#;
+        let read = message("NotifySubscriberRequest", body).unwrap();
+        let Content::Pushes(pushes) = &read.content else {
+            panic!("{read:?}")
+        };
+        let [Push::Service(service)] = &pushes[..] else {
+            panic!("{pushes:?}")
+        };
+        assert_eq!(service.name, name("raw-svc"));
+        assert_eq!(service.last_ref_time, 1_795_252_685_096);
+        assert_eq!(service.hosts[0].ip, "127.0.0.11");
+        assert_eq!(read.answer, answer("NotifySubscriberResponse", "2"));
+    }
+
+    /// As 3.0.3 sent it.
+    #[test]
+    fn services_that_come_and_go() {
+        let kind = "NamingFuzzyWatchChangeNotifyRequest";
+        let made = |key: &str, what: &str| {
+            let body = json!({"headers": {}, "requestId": "3", "syncType": "FUZZY_WATCH_RESOURCE_CHANGED",
+                "serviceKey": key, "changedType": what, "module": "naming"});
+            message(kind, &body.to_string()).unwrap()
+        };
+        let key = "public@@DEFAULT_GROUP@@raw-svc";
+        for (what, pushes) in [
+            ("ADD_SERVICE", vec![Push::Added(name("raw-svc"))]),
+            ("DELETE_SERVICE", vec![Push::Deleted(name("raw-svc"))]),
+            ("RENAME_SERVICE", vec![]),
+        ] {
+            let read = made(key, what);
+            assert_eq!(read.content, Content::Pushes(pushes));
+            let expected = answer("NamingFuzzyWatchChangeNotifyResponse", "3");
+            assert_eq!(read.answer, expected);
+        }
+        for key in ["", "public", "public@@G"] {
+            assert_eq!(made(key, "ADD_SERVICE").content, Content::Pushes(vec![]));
+        }
+    }
+
+    #[test]
+    fn a_batch_of_a_fuzzy_watch() {
+        let kind = "NamingFuzzyWatchSyncRequest";
+        let body = r#"{"requestId":"1","syncType":"FUZZY_WATCH_INIT_NOTIFY","groupKeyPattern":"public>>*>>*",
+            "contexts":[{"serviceKey":"public@@G@@a","changedType":"ADD_SERVICE"},7,
+            {"serviceKey":"public@@G@@b","changedType":"DELETE_SERVICE"}],"totalBatch":1,"currentBatch":1}"#;
+        let read = message(kind, body).unwrap();
+        let of = |service| Name::read(service, Some("G"));
+        let pushes = vec![Push::Added(of("a")), Push::Deleted(of("b"))];
+        assert_eq!(read.content, Content::Pushes(pushes));
+        assert_eq!(read.answer, answer("NamingFuzzyWatchSyncResponse", "1"));
+        let finished =
+            r#"{"requestId":"2","syncType":"FINISH_FUZZY_WATCH_INIT_NOTIFY","contexts":[]}"#;
+        let read = message(kind, finished).unwrap();
+        assert_eq!(read.content, Content::Pushes(vec![]));
+    }
+
+    #[test]
+    fn what_concerns_the_connection() {
+        let abilities = r#"{"headers":{},"abilityTable":{"supportPersistentInstanceByGrpc":true,"fuzzyWatch":true}}"#;
+        let read = message("SetupAckRequest", abilities).unwrap();
+        let set_up = Content::SetUp { fuzzy_watch: true };
+        assert_eq!((read.content, read.answer), (set_up, None));
+        let bare = message("SetupAckRequest", "{}").unwrap();
+        assert_eq!(bare.content, Content::SetUp { fuzzy_watch: false });
+
+        let asked = message("ClientDetectionRequest", r#"{"requestId":"9"}"#).unwrap();
+        assert_eq!(asked.answer, answer("ClientDetectionResponse", "9"));
+        for (body, why) in [
+            (
+                r#"{"requestId":"5","serverIp":"10.0.0.2","serverPort":"9848"}"#,
+                "go to 10.0.0.2:9848",
+            ),
+            (r#"{"requestId":"5","message":"too many"}"#, "too many"),
+            (r#"{"requestId":"5"}"#, "no reason"),
+        ] {
+            let read = message("ConnectResetRequest", body).unwrap();
+            assert_eq!(read.content, Content::Reset(why.into()));
+        }
+        let unknown = message("BrandNewRequest", "no JSON").unwrap();
+        let nothing = Message {
+            content: Content::Pushes(vec![]),
+            answer: None,
+        };
+        assert_eq!(unknown, nothing);
+    }
+
+    #[test]
+    fn a_push_without_a_service_is_an_error() {
+        for body in ["", "{}", r#"{"requestId":"1","serviceInfo":{}}"#, "[]"] {
+            assert!(message("NotifySubscriberRequest", body).is_err(), "{body}");
+        }
+    }
+}
