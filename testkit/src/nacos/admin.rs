@@ -55,8 +55,9 @@ impl Nacos {
         crate::body_of(request.send().await?).await
     }
 
-    /// Registers a persistent instance. Nacos looks after its health by connecting to it, unless
-    /// [`without_checks`](Self::without_checks) of its cluster.
+    /// Registers a persistent instance, or what is new about one. Nacos looks after its health by connecting to it;
+    /// [`without_checks`](Self::without_checks) of its cluster, it is as healthy as it was registered last. (The call
+    /// that is meant for changing it fails in this release.)
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -98,30 +99,6 @@ impl Nacos {
             group,
             service,
             instance,
-        )
-        .await
-    }
-
-    /// Says whether a persistent instance is healthy, which is for operators to say
-    /// [`without_checks`](Self::without_checks) only.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub async fn set_healthy(
-        &self,
-        namespace: &str,
-        group: &str,
-        service: &str,
-        instance: &NacosInstance,
-    ) -> Result<()> {
-        let instance = instance.clone().persistent();
-        self.about(
-            "/v1/ns/health/instance",
-            Method::PUT,
-            namespace,
-            group,
-            service,
-            &instance,
         )
         .await
     }
