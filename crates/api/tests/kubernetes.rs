@@ -48,13 +48,15 @@ async fn a_real_api_server_takes_what_check_takes() {
     let loaded: Value = serde_saphyr::from_str(written).unwrap();
     assert_eq!(json!(found.spec), loaded["spec"]);
 
-    let dubbo = include_str!("dubbo.yaml");
-    kubernetes.apply(dubbo).await.unwrap();
-    for (name, document) in ["zk-a", "etcd-a"].into_iter().zip(dubbo.split("---\n")) {
-        let found = kubernetes.get_json(&["get", "reg", name]).await.unwrap();
-        let found: Registry = serde_json::from_value(found).unwrap();
-        let written: Value = serde_saphyr::from_str(document).unwrap();
-        assert_eq!(json!(found.spec), written["spec"]);
+    for documents in [include_str!("dubbo.yaml"), include_str!("nacos.yaml")] {
+        kubernetes.apply(documents).await.unwrap();
+        for document in documents.split("---\n") {
+            let written: Value = serde_saphyr::from_str(document).unwrap();
+            let name = written["metadata"]["name"].as_str().unwrap();
+            let found = kubernetes.get_json(&["get", "reg", name]).await.unwrap();
+            let found: Registry = serde_json::from_value(found).unwrap();
+            assert_eq!(json!(found.spec), written["spec"]);
+        }
     }
 
     for (name, spec, message) in [
@@ -142,6 +144,24 @@ async fn a_real_api_server_takes_what_check_takes() {
             "port-name",
             json!({"etcd": {}, "export": {"dubbo": {"portName": "dubbo"}}}),
             "portName",
+        ),
+        (
+            "nacos-auth",
+            json!({"nacos": {
+                "auth": {"username": "u", "password": {"file": "/p"}},
+                "keys": {"accessKey": "a", "secretKey": {"file": "/k"}},
+            }}),
+            "either auth or keys",
+        ),
+        (
+            "nacos-transport",
+            json!({"nacos": {"transport": "udp"}}),
+            "transport",
+        ),
+        (
+            "eureka-status",
+            json!({"eureka": {"statuses": ["up"]}}),
+            "statuses",
         ),
         (
             &"n".repeat(64),

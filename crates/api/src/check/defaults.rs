@@ -12,8 +12,8 @@ use crate::{
 
 const CONSUL_HOST: &str = "{service}.service.consul";
 pub(super) const DUBBO_HOST: &str = "{meta.dubboHost}";
-/// Eureka has names in upper case only.
-const EUREKA_HOST: &str = "{service|lower}.eureka";
+/// Eureka knows no upper and lower case; its source has all names in lower case.
+const EUREKA_HOST: &str = "{service}.eureka";
 /// The group and the namespace are one label each, or service `a.b` in group `c` would come to the
 /// host of `a` in `b.c`.
 const NACOS_HOST: &str = "{service}.{group|dns}.{namespace|dns}.nacos";

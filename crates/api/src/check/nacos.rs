@@ -71,11 +71,11 @@ pub(super) fn nacos(
 
 /// Which services are read.
 pub(super) fn services(spec: &NacosSpec, registry: &RegistrySpec) -> NacosServices {
-    let aeraki = preset(registry) == Some(Preset::Aeraki);
-    let usual = if aeraki {
-        NacosServices::Dubbo
-    } else {
-        NacosServices::All
+    let usual = match preset(registry) {
+        Some(Preset::Aeraki) => NacosServices::Dubbo,
+        // What Nacos' own server calls a service of Dubbo can be no host.
+        Some(Preset::Nacos) => NacosServices::Other,
+        Some(Preset::Higress) | None => NacosServices::All,
     };
     spec.services.unwrap_or(usual)
 }
@@ -125,6 +125,11 @@ fn services_fit(spec: &NacosSpec, registry: &RegistrySpec, at: &FieldPath, fault
     if preset(registry) == Some(Preset::Aeraki) && services != NacosServices::Dubbo {
         let problem = "the preset aeraki is for services of Dubbo only: leave 'services' out, and \
                        carry the others over with a Registry of their own";
+        faults.add(&at.key("services"), Problem::Conflict(problem));
+    }
+    if preset(registry) == Some(Preset::Nacos) && services != NacosServices::Other {
+        let problem = "the preset nacos has no names for services of Dubbo: leave 'services' out, \
+                       and carry them over with a Registry of their own";
         faults.add(&at.key("services"), Problem::Conflict(problem));
     }
     if spec.discovery.is_some() && services == NacosServices::Other {

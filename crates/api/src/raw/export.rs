@@ -21,7 +21,7 @@ pub struct ExportSpec {
     pub namespace: Option<String>,
     /// Host of a service, a template. Default for Consul: `{service}.service.consul`, with several
     /// datacenters `{service}.service.{datacenter}.consul`; for Eureka:
-    /// `{service|lower}.eureka`; for Nacos: `{service}.{group|dns}.{namespace|dns}.nacos`, but
+    /// `{service}.eureka`; for Nacos: `{service}.{group|dns}.{namespace|dns}.nacos`, but
     /// services of Dubbo have `dubbo.host`; for files: `{service}`; for etcd and ZooKeeper:
     /// `{meta.dubboHost}`, which is the interface in lower case, or `APPLICATION.dubbo`.
     #[serde(skip_serializing_if = "Option::is_none")]

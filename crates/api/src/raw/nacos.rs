@@ -33,7 +33,8 @@ pub struct NacosSpec {
     /// What is added to the port of an address to come to its gRPC port. Default: 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc_port_offset: Option<u16>,
-    /// Which services are read. Default: All; with `export.preset: aeraki`, Dubbo.
+    /// Which services are read. Default: All; with `export.preset: aeraki`, Dubbo; with
+    /// `export.preset: nacos`, Other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "NacosServices")]
     pub services: Option<NacosServices>,
