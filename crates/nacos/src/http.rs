@@ -132,8 +132,9 @@ impl Http {
         })
     }
 
-    /// A service as its clients see it: see [`ServiceInfo::protected`]. Nacos 1 and 3 do not say
-    /// that a service is protected.
+    /// A service as its clients see it: see [`ServiceInfo::protected`]. Nacos 1 does not say that a
+    /// service is protected: where all instances are said to be healthy, that is found out by
+    /// further requests. Nacos 3.0 keeps it to itself.
     ///
     /// # Errors
     /// See [`Error`].
@@ -141,10 +142,17 @@ impl Http {
         let v1 = of_service(["v1", "ns", "instance", "list"], namespace, name);
         let v3 = of_service(["v3", "client", "ns", "instance", "list"], namespace, name);
         let answer = self.either(Endpoint::Instances, v1, v3, Subject::Service(name));
-        Ok(match answer.await? {
-            Granted::V1(body) => json::service(&body, Some(name))?,
-            Granted::V3(body) => json::service_or_hosts(self.data(&body)?, name)?,
-        })
+        let body = match answer.await? {
+            Granted::V1(body) => body,
+            Granted::V3(body) => return Ok(json::service_or_hosts(self.data(&body)?, name)?),
+        };
+        let mut service = json::service(&body, Some(name))?;
+        let all_healthy = service.hosts.iter().all(|host| host.healthy);
+        if all_healthy && !service.hosts.is_empty() && !json::tells_protection(&body)? {
+            let truth = self.true_instances(namespace, name).await?;
+            service.protected = truth.iter().any(|host| host.enabled && !host.healthy);
+        }
+        Ok(service)
     }
 
     /// The instances of a service with their true health, whatever its protection threshold makes

@@ -102,6 +102,17 @@ pub(crate) fn service(json: &[u8], asked: Option<&Name>) -> Result<ServiceInfo> 
     })
 }
 
+/// Whether a `ServiceInfo` says if the service is protected.
+pub(crate) fn tells_protection(json: &[u8]) -> Result<bool> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Raw {
+        reach_protection_threshold: Option<bool>,
+    }
+    let raw: Raw = serde_json::from_slice(json)?;
+    Ok(raw.reach_protection_threshold.is_some())
+}
+
 /// The service in the answer to a subscription or a query, or in a push.
 pub(crate) fn service_in(json: &[u8], asked: Option<&Name>) -> Result<ServiceInfo> {
     #[derive(Deserialize)]
@@ -298,6 +309,7 @@ pub(crate) fn decode_for_fuzz(data: &[u8]) {
     let name = Name::read("name", None);
     let results = [
         service(data, None).err(),
+        tells_protection(data).err(),
         service_in(data, Some(&name)).err(),
         service_or_hosts(data, &name).err(),
         service_names(data).err(),

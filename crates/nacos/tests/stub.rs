@@ -310,7 +310,7 @@ async fn http(version: Version) -> Result<()> {
     stub.protect("orders", true);
     let info = http.instances("public", &orders).await?;
     assert!(info.hosts.iter().all(|host| host.healthy));
-    assert_eq!(info.protected, version != Version::V1);
+    assert!(info.protected);
     let truth = http.true_instances("public", &orders).await?;
     let healthy: Vec<bool> = truth.iter().map(|host| host.healthy).collect();
     assert_eq!(
