@@ -76,24 +76,28 @@ const ODD: &[&str] = &[
 
 const LONG: usize = 300;
 
-struct Reader<'a, 'b> {
-    bytes: &'b mut Unstructured<'a>,
+/// Reads odd things from bytes.
+pub(crate) struct Reader<'a> {
+    pub(crate) bytes: Unstructured<'a>,
     interner: Interner,
 }
 
 /// The service that these bytes stand for. Bytes that are missing count as zero.
 pub(crate) fn service(bytes: &[u8]) -> Service {
-    let mut reader = Reader {
-        bytes: &mut Unstructured::new(bytes),
-        interner: Interner::new(),
-    };
-    reader.service().unwrap_or_else(|_| {
+    Reader::new(bytes).service().unwrap_or_else(|_| {
         let key = super::key("nothing");
         Service::new(key, [].into(), Vec::new())
     })
 }
 
-impl Reader<'_, '_> {
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes: Unstructured::new(bytes),
+            interner: Interner::new(),
+        }
+    }
+
     fn service(&mut self) -> Result<Service> {
         let key = ServiceKey {
             registry: "registry".into(),
@@ -109,7 +113,8 @@ impl Reader<'_, '_> {
         Ok(Service::new(key, meta, instances))
     }
 
-    fn text(&mut self) -> Result<Arc<str>> {
+    /// Easily got wrong, or any.
+    pub(crate) fn text(&mut self) -> Result<Arc<str>> {
         Ok(match self.bytes.int_in_range(0u8..=9)? {
             0..=5 => (*self.bytes.choose(ODD)?).into(),
             6 => {

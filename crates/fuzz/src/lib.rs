@@ -12,6 +12,7 @@
 mod arbitrary;
 mod dubbo;
 mod mapping;
+mod nacos;
 mod policies;
 
 use std::{fs, path::Path, sync::Arc};
@@ -31,10 +32,12 @@ pub const CHECKS: &[Check] = &[
     ("credentials", credentials),
     ("document", document),
     ("dubbo", dubbo),
+    ("eureka", eureka),
     ("file", file),
     ("manifest", manifest),
     ("mapping", mapping),
     ("metadata", metadata),
+    ("nacos", nacos),
     ("registry", registry),
     ("snapshot", snapshot),
     ("template", template),
@@ -75,6 +78,18 @@ pub fn file(content: &[u8]) {
 /// tab), and what is made of the services in them.
 pub fn dubbo(nodes: &[u8]) {
     dubbo::check(nodes);
+}
+
+/// Bodies of Eureka's answers, and what is made of the applications in them.
+pub fn eureka(body: &[u8]) {
+    let services = diolkos_source_eureka::decode_for_fuzz(body);
+    services.iter().for_each(mapping::check);
+}
+
+/// What a Nacos server sends, and what is made of any services that it may have.
+pub fn nacos(bytes: &[u8]) {
+    diolkos_nacos::decode_for_fuzz(bytes);
+    nacos::check(bytes);
 }
 
 /// `Registry` documents: nothing is passed over in silence, and what is accepted can be used.
