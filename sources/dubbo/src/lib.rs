@@ -62,6 +62,9 @@ pub struct Namespaces {
     pub interfaces: Arc<str>,
     /// Of applications: another one, so that they never meet interfaces of the same name.
     pub applications: Arc<str>,
+    /// What follows the name in `dubboHost`, so that the partitions of a registry have hosts of
+    /// their own: empty, or begins with a dot.
+    pub host_suffix: Arc<str>,
 }
 
 impl Default for Namespaces {
@@ -70,6 +73,7 @@ impl Default for Namespaces {
         Self {
             interfaces: "".into(),
             applications: "services".into(),
+            host_suffix: "".into(),
         }
     }
 }

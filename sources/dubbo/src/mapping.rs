@@ -79,7 +79,7 @@ pub(crate) fn interface(
         .into_iter()
         .map(|(variant, live)| {
             let key = interface_key(name, variant, context, interner);
-            let meta = interface_meta(name, variant);
+            let meta = interface_meta(name, variant, context.namespaces);
             // Nothing says which variant a node was that cannot be read: the first one shows it.
             let unreadable = std::mem::take(&mut unreadable);
             service(key, meta, &live, unreadable, options, interner)
@@ -106,7 +106,10 @@ pub(crate) fn application(
     };
     let meta = vec![
         ("application", name.to_owned()),
-        ("dubboHost", format!("{}.dubbo", name.to_lowercase())),
+        (
+            "dubboHost",
+            format!("{}.dubbo{}", name.to_lowercase(), namespaces.host_suffix),
+        ),
     ];
     let live: Vec<(Arc<str>, Vec<Live<'_>>)> = instances
         .iter()
@@ -180,7 +183,11 @@ fn interface_key(
 }
 
 /// What templates of hosts can use. `dubboHost` is the host as dubbo2istio makes it.
-fn interface_meta(name: &str, (group, version): Variant<'_>) -> Vec<(&'static str, String)> {
+fn interface_meta(
+    name: &str,
+    (group, version): Variant<'_>,
+    namespaces: &Namespaces,
+) -> Vec<(&'static str, String)> {
     let mut host = name.to_lowercase();
     for part in [
         group.to_lowercase(),
@@ -191,6 +198,7 @@ fn interface_meta(name: &str, (group, version): Variant<'_>) -> Vec<(&'static st
             host.push_str(&part);
         }
     }
+    host.push_str(&namespaces.host_suffix);
     let mut meta = vec![("interface", name.to_owned()), ("dubboHost", host)];
     for (key, value) in [("group", group), ("version", version)] {
         if !value.is_empty() {

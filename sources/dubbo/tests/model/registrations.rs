@@ -8,7 +8,7 @@ use diolkos_source_dubbo::{
     Catalog, Change, Namespaces, Place, ProviderUrl, Registration, Standing, is_secret,
 };
 
-use crate::support::{ids, list, only, options};
+use crate::support::{ids, list, meta, only, options};
 
 const URL: &str =
     "dubbo://10.0.0.1:20880/a.B?application=shop&interface=a.B&version=1.0.0&env=prod";
@@ -186,16 +186,17 @@ fn partitions_are_in_the_keys() {
     let namespaces = Namespaces {
         interfaces: "dev".into(),
         applications: "dev/services".into(),
+        host_suffix: ".gray.dev".into(),
     };
     let mut catalog = Catalog::within(options(), namespaces);
     catalog.add_child(&list("a.B"), URL);
     catalog.set_registrations("shop", [("a".into(), instance(1, None))].into());
-    let keys: Vec<String> = catalog
-        .snapshot()
-        .iter()
-        .map(|service| service.key.to_string())
-        .collect();
+    let services = catalog.snapshot();
+    let keys: Vec<String> = services.iter().map(|s| s.key.to_string()).collect();
     assert_eq!(keys, ["zk/dev/a.B", "zk/dev/services/shop"]);
+    let hosts: Vec<_> = services.iter().map(|s| meta(s, "dubboHost")).collect();
+    let expected = ["a.b.gray.dev", "shop.dubbo.gray.dev"].map(Some);
+    assert_eq!(hosts, expected);
 }
 
 #[test]

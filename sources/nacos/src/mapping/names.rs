@@ -99,15 +99,20 @@ pub(super) fn namespace(id: &str) -> &str {
 
 /// Where the keys of Dubbo's services are: the group of a key is Dubbo's, so that of Nacos, unless
 /// it is the default one, goes to the namespace. No two of them make the same: ids of namespaces
-/// have neither slashes nor an `@`.
+/// have neither slashes nor an `@`. Hosts end in what is not usual of the two, as dubbo2istio has it.
 pub(super) fn namespaces(namespace: &str, group: &str) -> Namespaces {
-    let group = match group {
-        DEFAULT_GROUP => String::new(),
-        group => format!("@{group}"),
+    let (group, of_group) = match group {
+        DEFAULT_GROUP => (String::new(), String::new()),
+        group => (format!("@{group}"), format!(".{group}")),
+    };
+    let of_namespace = match namespace {
+        PUBLIC => String::new(),
+        namespace => format!(".{namespace}"),
     };
     Namespaces {
         interfaces: format!("{namespace}{group}").into(),
         applications: format!("{namespace}/services{group}").into(),
+        host_suffix: format!("{of_group}{of_namespace}").to_lowercase().into(),
     }
 }
 
@@ -152,6 +157,18 @@ mod tests {
             ("shop:orders", Kind::Other),
         ] {
             assert_eq!(Kind::of(name), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn hosts_end_in_what_is_not_usual() {
+        for (namespace, group, suffix) in [
+            (PUBLIC, DEFAULT_GROUP, ""),
+            (PUBLIC, "Gray", ".gray"),
+            ("dev", DEFAULT_GROUP, ".dev"),
+            ("dev", "gray", ".gray.dev"),
+        ] {
+            assert_eq!(&*namespaces(namespace, group).host_suffix, suffix);
         }
     }
 
