@@ -12,6 +12,8 @@ pub use writer::{NacosClient, NacosInstance, NacosService};
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -91,6 +93,19 @@ fn next_port() -> u16 {
     NEXT.fetch_add(10, Ordering::Relaxed)
 }
 
+/// To make a database costs a server more time than to open one.
+fn copy_database(home: &Path) -> Result<()> {
+    let to = home.join("data");
+    fs::create_dir(&to)?;
+    let copied = Command::new("cp")
+        .arg("-r")
+        .args([data(JARS)?.join("derby-data"), to])
+        .status()
+        .context("cannot start cp")?;
+    ensure!(copied.success(), "the database cannot be copied");
+    Ok(())
+}
+
 /// A running Nacos server. Dropping it ends it. Persistent instances, configurations and users are kept over
 /// [`restart`](Self::restart).
 #[derive(Debug)]
@@ -125,6 +140,7 @@ impl Nacos {
         let folder = home.data();
         // It watches this one for changes.
         fs::create_dir(folder.join("conf"))?;
+        copy_database(&folder)?;
         let folder = folder.display();
         let class = Class {
             jars: JARS,
