@@ -161,6 +161,8 @@ impl Builder {
             format!("--eureka.instance.hostname={host}"),
             format!("--eureka.client.service-url.defaultZone={}", urls.join(",")),
             server("response-cache-update-interval-ms", millis(self.cache)),
+            // A change while the server makes an answer may be missing in that for so long; else 180 s.
+            server("response-cache-auto-expiration-in-seconds", "1".to_owned()),
             server("eviction-interval-timer-in-ms", millis(self.eviction)),
             server(
                 "enable-self-preservation",

@@ -5,23 +5,45 @@ import java.nio.charset.StandardCharsets;
 import java.util.Base64;
 import java.util.Map;
 
+import com.netflix.discovery.shared.transport.jersey.TransportClientFactories;
+import com.netflix.discovery.shared.transport.jersey3.Jersey3TransportClientFactories;
 import jakarta.servlet.FilterChain;
 import jakarta.servlet.ServletException;
 import jakarta.servlet.http.HttpServletRequest;
 import jakarta.servlet.http.HttpServletResponse;
 import org.springframework.boot.SpringApplication;
-import org.springframework.boot.autoconfigure.EnableAutoConfiguration;
+import org.springframework.boot.autoconfigure.ImportAutoConfiguration;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnProperty;
+import org.springframework.boot.autoconfigure.context.ConfigurationPropertiesAutoConfiguration;
+import org.springframework.boot.autoconfigure.context.PropertyPlaceholderAutoConfiguration;
+import org.springframework.boot.autoconfigure.ssl.SslAutoConfiguration;
+import org.springframework.boot.autoconfigure.web.servlet.ServletWebServerFactoryAutoConfiguration;
+import org.springframework.cloud.commons.util.UtilAutoConfiguration;
+import org.springframework.cloud.netflix.eureka.EurekaClientAutoConfiguration;
 import org.springframework.cloud.netflix.eureka.server.EnableEurekaServer;
+import org.springframework.cloud.netflix.eureka.server.EurekaServerAutoConfiguration;
+import org.springframework.cloud.netflix.eureka.server.EurekaServerJerseyClientAutoConfiguration;
 import org.springframework.context.ConfigurableApplicationContext;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
 import org.springframework.core.env.Environment;
 import org.springframework.web.filter.OncePerRequestFilter;
 
-/** Spring Cloud's Eureka server. Options are Spring's (--server.port=8761), and testbed.user with testbed.password. */
+/**
+ * Spring Cloud's Eureka server, with no more of Spring than it needs. Options are Spring's (--server.port=8761),
+ * and testbed.user with testbed.password.
+ */
 @Configuration(proxyBeanMethods = false)
-@EnableAutoConfiguration
+@ImportAutoConfiguration({
+    ConfigurationPropertiesAutoConfiguration.class,
+    EurekaClientAutoConfiguration.class,
+    EurekaServerAutoConfiguration.class,
+    EurekaServerJerseyClientAutoConfiguration.class,
+    PropertyPlaceholderAutoConfiguration.class,
+    ServletWebServerFactoryAutoConfiguration.class,
+    SslAutoConfiguration.class,
+    UtilAutoConfiguration.class
+})
 @EnableEurekaServer
 public class Server {
     public static void main(String[] arguments) {
@@ -39,16 +61,18 @@ public class Server {
                 Map.entry("eureka.dashboard.enabled", "false"),
                 Map.entry("eureka.server.max-threads-for-peer-replication", "2"),
                 Map.entry("server.tomcat.threads.min-spare", "2"),
+                // Without any servlet no filter is asked, and the server's resources are behind one.
+                Map.entry("server.servlet.register-default-servlet", "true"),
                 // What follows makes the start shorter.
                 Map.entry("spring.main.banner-mode", "off"),
-                Map.entry("spring.main.lazy-initialization", "true"),
-                Map.entry("spring.jmx.enabled", "false"),
-                Map.entry("spring.cloud.refresh.enabled", "false"),
-                Map.entry("spring.cloud.loadbalancer.enabled", "false"),
-                Map.entry("spring.cloud.discovery.client.composite-indicator.enabled", "false"),
-                Map.entry("management.metrics.enable.all", "false"),
-                Map.entry("management.endpoints.enabled-by-default", "false")));
+                Map.entry("spring.main.lazy-initialization", "true")));
         return application.run(arguments);
+    }
+
+    /** The server has a client, which has nothing to do here. */
+    @Bean
+    TransportClientFactories<?> transport() {
+        return Jersey3TransportClientFactories.getInstance();
     }
 
     /** Basic authentication as a proxy in front of the server would ask for. */
