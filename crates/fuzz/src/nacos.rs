@@ -175,9 +175,7 @@ impl Reader<'_> {
         Ok(Host {
             ip: self.one_of(IPS)?.as_ref().to_owned(),
             port: *self.bytes.choose(&[0, 80, 20880, 65535, 70000])?,
-            weight: *self
-                .bytes
-                .choose(&[1.0, 0.0, 0.3, -1.0, 1e300, f64::NAN])?,
+            weight: *self.bytes.choose(&[1.0, 0.0, 0.3, -1.0, 1e300, f64::NAN])?,
             healthy: self.bytes.arbitrary()?,
             enabled: self.bytes.arbitrary()?,
             ephemeral: true,
