@@ -23,6 +23,9 @@ use crate::{
 
 /// A login that was refused is not tried again sooner: many requests find out at once.
 const REFUSED: Duration = Duration::from_secs(1);
+/// When a new token was refused too, refusals are not because of the token: for so long no request
+/// tries another one.
+const NOT_THE_TOKEN: Duration = Duration::from_secs(60);
 
 /// What a request is about. Signatures cover it.
 #[derive(Clone, Copy, Debug)]
@@ -175,6 +178,8 @@ struct Login {
     /// When to get a new one.
     renew: Instant,
     end: Instant,
+    /// When it was refused although it was new.
+    refused_new: Option<Instant>,
 }
 
 /// Who logs in, and where.
@@ -201,10 +206,28 @@ impl Session {
         }
     }
 
-    /// Makes that the next token is another than this, which a server does not take.
-    pub(crate) async fn forget(&self, stale: &Token) {
+    /// After a server refused a token: whether another may do. If so, the next token is another.
+    pub(crate) async fn forget(&self, refused: &Token) -> bool {
         let mut state = self.0.lock().await;
-        state.login.take_if(|login| login.token == *stale);
+        let Some(login) = state.login.as_ref().filter(|login| login.token == *refused) else {
+            // Somebody else was here before.
+            return true;
+        };
+        let known = |at: Instant| at.elapsed() < NOT_THE_TOKEN;
+        if login.refused_new.is_some_and(known) {
+            return false;
+        }
+        state.login = None;
+        true
+    }
+
+    /// A server refused a token that was got after another was refused.
+    pub(crate) async fn refused_new(&self, token: &Token) {
+        let mut state = self.0.lock().await;
+        let login = state.login.as_mut();
+        if let Some(login) = login.filter(|login| login.token == *token) {
+            login.refused_new = Some(Instant::now());
+        }
     }
 }
 
@@ -277,6 +300,7 @@ impl Door<'_> {
             token: Token(raw.access_token),
             renew: asked + life.mul_f64(0.8),
             end: asked + life,
+            refused_new: None,
         })
     }
 

@@ -133,13 +133,27 @@ impl Client {
         }
     }
 
-    /// After a server refused a proof: whether another may do, for a token may have ended early.
-    pub(crate) async fn may_retry(&self, server: usize, refused: &Proof) -> bool {
+    /// After a server refused a proof: another that may do, for a token may have ended early.
+    pub(crate) async fn prove_again(
+        &self,
+        server: usize,
+        subject: Subject<'_>,
+        refused: &Proof,
+    ) -> Result<Option<Proof>, Error> {
         let Proof::Token(token) = refused else {
-            return false;
+            return Ok(None);
         };
-        self.at(server).session.forget(token).await;
-        true
+        if !self.at(server).session.forget(token).await {
+            return Ok(None);
+        }
+        self.prove(server, subject).await.map(Some)
+    }
+
+    /// A server refused a proof of [`Client::prove_again`], too.
+    pub(crate) async fn refused_again(&self, server: usize, proof: &Proof) {
+        if let Proof::Token(token) = proof {
+            self.at(server).session.refused_new(token).await;
+        }
     }
 
     /// The error for what a server does not let us do.

@@ -329,13 +329,18 @@ impl Connection {
         let (shared, client) = (&*self.shared, &self.shared.client);
         let proof = client.prove(shared.server, subject).await?;
         let answer = shared.once(kind, &body, &proof).await;
-        let forbidden =
-            matches!(&answer, Err(Failure::Answered { code, .. }) if *code == code::FORBIDDEN);
-        if !forbidden || !client.may_retry(shared.server, &proof).await {
+        if !is_forbidden(&answer) {
             return answer;
         }
-        let proof = client.prove(shared.server, subject).await?;
-        shared.once(kind, &body, &proof).await
+        let again = client.prove_again(shared.server, subject, &proof).await?;
+        let Some(proof) = again else {
+            return answer;
+        };
+        let answer = shared.once(kind, &body, &proof).await;
+        if is_forbidden(&answer) {
+            client.refused_again(shared.server, &proof).await;
+        }
+        answer
     }
 
     /// The connection is over.
@@ -351,6 +356,10 @@ impl Connection {
     pub(crate) fn heard(&self) {
         self.shared.client.meter().answered();
     }
+}
+
+fn is_forbidden(answer: &Result<Bytes, Failure>) -> bool {
+    matches!(answer, Err(Failure::Answered { code, .. }) if *code == code::FORBIDDEN)
 }
 
 /// The namespace as requests for configuration items write it.

@@ -283,7 +283,7 @@ impl Http {
             Err(failure) => return Err(failure),
         }
         let answer = self.granted(second, subject).await;
-        if !matches!(answer, Err(Failure::NoPath(_))) {
+        if matches!(answer, Ok(_) | Err(Failure::NotFound(_))) {
             modern.store(!is_modern, Ordering::Relaxed);
         }
         answer.map(|body| granted(!is_modern, body))
@@ -293,9 +293,16 @@ impl Http {
     async fn granted(&self, request: &Request, subject: Subject<'_>) -> Result<Bytes, Failure> {
         let proof = self.client.prove(self.server, subject).await?;
         let mut answer = self.send(request, &proof, subject).await?;
-        if is_forbidden(&answer) && self.client.may_retry(self.server, &proof).await {
-            let proof = self.client.prove(self.server, subject).await?;
+        if is_forbidden(&answer)
+            && let Some(proof) = self
+                .client
+                .prove_again(self.server, subject, &proof)
+                .await?
+        {
             answer = self.send(request, &proof, subject).await?;
+            if is_forbidden(&answer) {
+                self.client.refused_again(self.server, &proof).await;
+            }
         }
         if answer.status.is_success() {
             self.client.meter().answered();
@@ -342,7 +349,10 @@ impl Http {
             StatusCode::NOT_FOUND if is_of_nacos(&answer.body) => {
                 Failure::NotFound(Error::Refused(what))
             }
-            status if is_missing(status) => Failure::NoPath(Error::Unsupported(what)),
+            status if is_missing(status) => {
+                let hint = "is it a Nacos, and is the path of its address right?";
+                Failure::NoPath(Error::Unsupported(format!("{what}; {hint}")))
+            }
             _ => Error::Refused(what).into(),
         }
     }
