@@ -443,7 +443,7 @@ impl<'a> Link<'a> {
     pub(crate) fn pushed(&mut self, push: Push) {
         match push {
             Push::Service(info) => self.namespace.pushed(&info),
-            Push::Added(name) => self.namespace.added(name),
+            Push::Added(name) => self.namespace.added(&name),
             Push::Deleted(name) => {
                 self.namespace.deleted(&name);
                 // Only a list that begins after this can confirm it.

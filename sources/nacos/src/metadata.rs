@@ -47,13 +47,16 @@ pub(crate) struct Metadata {
     new: bool,
 }
 
+/// Items, by what they are.
+type Items = Vec<(Place, Bytes)>;
+
 /// What a reading found.
 #[derive(Debug)]
 pub(crate) struct Found {
     /// All rules and mappings.
-    listed: Result<Vec<(Place, Bytes)>, Error>,
+    listed: Result<Items, Error>,
     /// What was wanted, as it is.
-    wanted: Vec<(Place, Result<Vec<(Place, Bytes)>, Error>)>,
+    wanted: Vec<(Place, Result<Items, Error>)>,
 }
 
 impl Metadata {
@@ -112,7 +115,7 @@ impl Metadata {
         })
     }
 
-    fn listed(&mut self, directory: &mut Directory, items: Vec<(Place, Bytes)>) {
+    fn listed(&mut self, directory: &mut Directory, items: Items) {
         let mut gone = std::mem::take(&mut self.told);
         for (place, data) in items {
             let hash = ContentHash::of(&data);
@@ -141,7 +144,7 @@ pub(crate) async fn read(reader: &Reader, wanted: Vec<Place>) -> Found {
     Found { listed, wanted }
 }
 
-async fn list(reader: &Reader) -> Result<Vec<(Place, Bytes)>, Error> {
+async fn list(reader: &Reader) -> Result<Items, Error> {
     let mut items = Vec::new();
     for item in search(reader, DUBBO, &format!("*{RULE_SUFFIX}")).await? {
         if let Some(key) = item.data_id.strip_suffix(RULE_SUFFIX) {
@@ -156,7 +159,7 @@ async fn list(reader: &Reader) -> Result<Vec<(Place, Bytes)>, Error> {
     Ok(items)
 }
 
-async fn read_one(reader: &Reader, place: &Place) -> Result<Vec<(Place, Bytes)>, Error> {
+async fn read_one(reader: &Reader, place: &Place) -> Result<Items, Error> {
     match place {
         Place::Revision {
             application,

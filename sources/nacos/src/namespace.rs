@@ -173,15 +173,15 @@ impl Namespace {
     }
 
     /// Nacos says that there is such a service now. One that is followed already is pushed.
-    pub(crate) fn added(&mut self, name: Name) {
-        match self.services.get_mut(&name) {
+    pub(crate) fn added(&mut self, name: &Name) {
+        match self.services.get_mut(name) {
             Some(followed) => {
                 followed.absences = 0;
                 followed.again |= followed.leaving;
             }
-            None if self.directory.takes(&name) => {
+            None if self.directory.takes(name) => {
                 self.services.insert(name.clone(), Followed::default());
-                self.look(&name);
+                self.look(name);
             }
             None => {}
         }
@@ -233,7 +233,7 @@ impl Namespace {
             Err(error) => {
                 let Name { group, service } = &ask.name;
                 let reason = format!("{group}@@{service} cannot be read: {error}");
-                self.doubt(&ask.name, reason.into());
+                self.doubt(&ask.name, &reason.into());
                 if again {
                     self.look(&ask.name);
                 }
@@ -281,18 +281,18 @@ impl Namespace {
             doubt,
         } = answer;
         match doubt {
-            Some(doubt) => self.doubt(&info.name, doubt),
+            Some(doubt) => self.doubt(&info.name, &doubt),
             None => drop(self.doubts.remove(&info.name)),
         }
         self.directory.set(&info, health.as_deref());
     }
 
-    fn doubt(&mut self, name: &Name, reason: Arc<str>) {
+    fn doubt(&mut self, name: &Name, reason: &Arc<str>) {
         let before = self.doubts.insert(name.clone(), reason.clone());
-        if before.as_ref() != Some(&reason) {
+        if before.as_ref() != Some(reason) {
             tracing::warn!(
                 namespace = &*self.id,
-                reason = &*reason,
+                reason = &**reason,
                 "the mesh keeps what it has of the service"
             );
         }
@@ -314,7 +314,7 @@ impl Namespace {
     /// asked for.
     pub(crate) fn left(&mut self, name: &Name) {
         if self.services.remove(name).is_some_and(|gone| gone.again) {
-            self.added(name.clone());
+            self.added(name);
         }
     }
 

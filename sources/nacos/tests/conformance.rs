@@ -25,7 +25,7 @@ use diolkos_testkit::{
 
 const GROUP: &str = "DEFAULT_GROUP";
 /// Cases at the same time.
-const PARALLEL: usize = 6;
+const PARALLEL: usize = 8;
 
 struct Case<'a> {
     server: &'a Server,

@@ -281,7 +281,7 @@ fn a_service_that_comes_back_while_it_is_left_is_followed_again() {
     let ask = namespace.next_ask().unwrap();
     let gone = namespace.answered(&ask, answer(info("a", 110, 0)));
     assert_eq!(gone, Some(name("a")));
-    namespace.added(name("a"));
+    namespace.added(&name("a"));
     assert!(namespace.is_idle());
     namespace.left(&name("a"));
     assert!(namespace.next_ask().unwrap().subscribe);
