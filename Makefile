@@ -6,7 +6,7 @@ TESTBED := $(or $(DIOLKOS_TESTBED),$(HOME)/.cache/diolkos-testbed)
 CARGO := cargo
 BIN := target/release/diolkos
 
-.PHONY: help demo demo-mesh test lint unit testbed fuzz bench-smoke bench-dubbo fmt
+.PHONY: help demo demo-mesh test lint unit testbed fuzz bench-smoke bench-dubbo bench-nacos fmt
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,13 @@ bench-dubbo: ## 5,000 interfaces x 4 providers in one ZooKeeper and one etcd: ti
 	$(CARGO) build --release --locked --bin diolkos
 	$(CARGO) build --locked --example bench-dubbo
 	DIOLKOS_BIN=$(BIN) target/debug/examples/bench-dubbo
+
+bench-nacos: ## 5,000 services x 10 instances in one Nacos: time, memory, requests
+	@scripts/rust
+	testbed/setup nacos
+	$(CARGO) build --release --locked --bin diolkos
+	$(CARGO) build --locked --example bench-nacos
+	DIOLKOS_BIN=$(abspath $(BIN)) target/debug/examples/bench-nacos
 
 fmt: ## format
 	$(CARGO) fmt --all

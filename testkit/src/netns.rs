@@ -50,13 +50,16 @@ const MARK: &str = "DIOLKOS_TESTKIT_NETNS";
 /// What the body ends with; when the kernel gives no namespace (without root it needs user namespaces); when `ip`
 /// or `unshare` is missing.
 pub fn isolated<B: Future<Output = Result<()>>>(body: B) -> Result<()> {
-    if let Some(file) = env::var_os(MARK) {
-        fs::write(file, "")?;
-        return tokio::runtime::Runtime::new()?.block_on(body);
+    if is_inside() {
+        return inside(body);
     }
     let home = Home::new("netns")?;
     let started = home.data().join("started");
-    run_again(test_name(type_name::<B>()), &started)?;
+    let test = test_name(type_name::<B>());
+    run_again(
+        &[test, "--exact", "--include-ignored", "--nocapture"],
+        &started,
+    )?;
     // The harness is content when no test has the name.
     ensure!(
         started.exists(),
@@ -66,13 +69,32 @@ pub fn isolated<B: Future<Output = Result<()>>>(body: B) -> Result<()> {
     Ok(())
 }
 
+/// As [`isolated`], for the `main` of a program that is no test.
+///
+/// # Errors
+/// As [`isolated`].
+pub fn program(body: impl Future<Output = Result<()>>) -> Result<()> {
+    if is_inside() {
+        return inside(body);
+    }
+    let home = Home::new("netns")?;
+    run_again(&[], &home.data().join("started"))
+}
+
+fn inside(body: impl Future<Output = Result<()>>) -> Result<()> {
+    if let Some(file) = env::var_os(MARK) {
+        fs::write(file, "")?;
+    }
+    tokio::runtime::Runtime::new()?.block_on(body)
+}
+
 /// The test's name as the harness knows it: the path of the function without the crate.
 fn test_name(block: &str) -> &str {
     let function = block.split("::{").next().unwrap_or(block);
     function.split_once("::").map_or(function, |(_, name)| name)
 }
 
-fn run_again(test: &str, started: &Path) -> Result<()> {
+fn run_again(arguments: &[&str], started: &Path) -> Result<()> {
     let user = if geteuid().is_root() {
         &[][..]
     } else {
@@ -90,7 +112,7 @@ fn run_again(test: &str, started: &Path) -> Result<()> {
         .args(["setpriv", "--pdeathsig", "KILL", "--"])
         .args(["sh", "-c", &script, "sh"])
         .arg(env::current_exe()?)
-        .args([test, "--exact", "--include-ignored", "--nocapture"])
+        .args(arguments)
         .env(MARK, started)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -109,7 +131,7 @@ fn run_again(test: &str, started: &Path) -> Result<()> {
     let status = child.wait()?;
     ensure!(
         status.success(),
-        "{test} failed in its namespace ({status})"
+        "it failed in its namespace ({status}): {arguments:?}"
     );
     Ok(())
 }
@@ -124,10 +146,7 @@ pub(crate) fn is_inside() -> bool {
 /// # Errors
 /// Outside of [`isolated`]; when `ip` fails.
 pub fn add_address(address: IpAddr) -> Result<()> {
-    ensure!(
-        is_inside(),
-        "the machine's own network stays as it is"
-    );
+    ensure!(is_inside(), "the machine's own network stays as it is");
     let output = Command::new("ip")
         .args(["address", "add", &address.to_string(), "dev", "lo"])
         .output()

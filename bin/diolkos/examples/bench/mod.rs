@@ -26,9 +26,7 @@ impl Run {
     /// Carries one registry over, with more arguments that say where to.
     pub(crate) fn start(spec: &Value, to: &[String]) -> Result<Self> {
         let binary: PathBuf = std::env::var_os("DIOLKOS_BIN")
-            .context(
-                "DIOLKOS_BIN names the program; `make bench-smoke` and `make bench-dubbo` set it",
-            )?
+            .context("DIOLKOS_BIN names the program; `make bench-smoke` and its siblings set it")?
             .into();
         let api = ports::port()?.address().to_string();
         let prepared = Program::prepare("diolkos", &binary)?;
