@@ -33,9 +33,9 @@ use crate::{
 /// The server is in trouble for all sequences at once: not more often than this.
 const SERVER_TROUBLE: Duration = Duration::from_secs(6);
 /// See [`Registry::HOLD`]. An empty registry is asked for as long as it is there, however slow the machine is.
-const HOLD: Duration = Duration::from_secs(3);
+pub(crate) const HOLD: Duration = Duration::from_secs(3);
 /// How long an empty registry waits for somebody who connects.
-const CONNECTS: Duration = Duration::from_secs(5);
+pub(crate) const CONNECTS: Duration = Duration::from_secs(5);
 /// How long a change is tried while the server restarts, perhaps several times in a row.
 const WRITES: Duration = Duration::from_secs(60);
 
@@ -494,11 +494,11 @@ async fn insist<F: Future<Output = Result<()>> + Send>(
     }
 }
 
-fn breaks() -> impl Strategy<Value = Break> {
+pub(crate) fn breaks() -> impl Strategy<Value = Break> {
     prop_oneof![Just(Break::Cut), Just(Break::Refuse), Just(Break::Hang)]
 }
 
-fn blinks() -> impl Strategy<Value = Vec<(Place, Blink)>> {
+pub(crate) fn blinks() -> impl Strategy<Value = Vec<(Place, Blink)>> {
     let blink = prop_oneof![
         1 => shape().prop_map(Blink::Comes),
         1 => Just(Blink::Goes),
