@@ -94,15 +94,19 @@ fn variants_whose_parts_join_to_one_host_are_not_merged() {
 
 /// A registry with these templates of hosts and aliases.
 fn with_hosts(host: &str, aliases: &[&str]) -> State {
+    let mut state = State::default();
+    configure_hosts(&mut state, host, aliases);
+    state
+}
+
+fn configure_hosts(state: &mut State, host: &str, aliases: &[&str]) {
     let host = Template::parse(host).unwrap();
     let mut policy = Policy::new("zk", Template::literal("diolkos"), host);
     let aliases = aliases.iter().map(|alias| Template::parse(alias).unwrap());
     policy.aliases = aliases.collect();
     policy.ports.default_protocol = "http".into();
-    let mut state = State::default();
     let configured = configured(Arc::new(policy), &Limits::NONE);
     state.configure(&[("zk".into(), configured)].into());
-    state
 }
 
 /// As for Eureka.
@@ -164,6 +168,15 @@ fn an_alias_comes_back_when_its_owner_goes() {
     upsert(&mut state, with_vip("blue", "blue", 1), Evidence::Complete);
     let both = [vec!["blue.eureka"], vec!["green.eureka", "shop.eureka"]];
     assert_eq!(hosts(&mut state), both);
+}
+
+#[test]
+fn what_a_document_does_not_say_any_more_is_taken_back() {
+    let mut state = eureka();
+    upsert(&mut state, with_vip("blue", "shop", 1), Evidence::Complete);
+    assert_eq!(hosts(&mut state), [["blue.eureka", "shop.eureka"]]);
+    configure_hosts(&mut state, "{service}.eureka", &[]);
+    assert_eq!(hosts(&mut state), [["blue.eureka"]]);
 }
 
 #[test]
