@@ -179,6 +179,7 @@ pub(crate) fn decode(
     }
     Ok(Answer {
         hash: head.hash,
+        version: head.version,
         changes,
     })
 }

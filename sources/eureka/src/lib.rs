@@ -7,6 +7,8 @@
 //!
 //! - What is known comes from one peer. Peers may disagree, so answers of two are never mixed: after a
 //!   fail-over everything is read anew, and for some time nothing counts as gone ([`Config::settle`]).
+//!   So it is too when deltas are numbered anew and much is lacking: no request may fail when a peer is
+//!   restarted.
 //! - Each answer tells how many instances the registry has, by status. Changes that do not lead to that
 //!   are not taken over; everything is read then. A full answer that does not hold what it says is read
 //!   again, and [`Evidence::Partial`] if that stays so.

@@ -20,6 +20,8 @@ pub(crate) type Application = BTreeMap<Arc<str>, Entry>;
 pub(crate) struct Answer {
     /// The peer's counts by status; `None` if it gives none.
     pub(crate) hash: Option<String>,
+    /// The number of a delta, which grows as long as the peer lives.
+    pub(crate) version: Option<u64>,
     /// The instances, in the order of the answer.
     pub(crate) changes: Vec<Change>,
 }

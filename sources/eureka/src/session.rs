@@ -9,6 +9,9 @@
 //! The peer answers both requests from caches of their own, so the one may be older than the other.
 //! A full answer is therefore followed by a delta: where that is newer, it adds what the full answer
 //! lacks; where it is older, its records are, and are passed over.
+//!
+//! Requests make connections as they need them, so a peer may be restarted, or another one answer
+//! behind the same address, and no request fails. The numbers of the deltas tell: they only grow.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -47,6 +50,12 @@ pub(crate) struct Session<'a> {
     settles: Option<Instant>,
     /// Whether the peer tells deltas.
     deltas: bool,
+    /// The number of the last delta.
+    version: Option<u64>,
+    /// Whether it is another peer, or one that began anew, although no connection was lost.
+    other: bool,
+    /// Whether the last delta did not add up.
+    mismatch: bool,
     /// When what led to the current state was asked for.
     current: Instant,
     /// When everything was asked for.
@@ -72,6 +81,9 @@ impl<'a> Session<'a> {
             sure: false,
             settles: None,
             deltas: true,
+            version: None,
+            other: false,
+            mismatch: false,
             current: now,
             full: now,
             again: now,
@@ -85,7 +97,7 @@ impl<'a> Session<'a> {
         let full = self.api.full().await?;
         let address = self.api.address();
         self.api.health.syncing(format!("reading {address}"));
-        self.settles = (!settle.is_zero()).then(|| Instant::now() + settle);
+        self.settle(settle);
         self.take(full, None).await?;
         self.snapshot().await?;
         self.report();
@@ -132,6 +144,7 @@ impl<'a> Session<'a> {
             self.adds_up(asked);
             return self.tell(touched, false).await;
         }
+        self.mismatch = true;
         if asked < self.again {
             return Ok(());
         }
@@ -156,6 +169,10 @@ impl<'a> Session<'a> {
                 peer,
                 "the peer tells no changes, reading everything each time"
             );
+        }
+        if let Some(version) = delta.as_ref().and_then(|delta| delta.version) {
+            let last = self.version.replace(version);
+            self.other |= last.is_some_and(|last| version < last);
         }
         Ok(delta)
     }
@@ -190,13 +207,30 @@ impl<'a> Session<'a> {
             self.adds_up(asked);
         }
         self.api.interner.sweep();
+        if std::mem::take(&mut self.other) && self.lacks_much() {
+            self.settle(self.api.config.settle);
+        }
         Ok(())
+    }
+
+    /// From now on nothing counts as gone for so long.
+    fn settle(&mut self, time: Duration) {
+        self.settles = (!time.is_zero()).then(|| Instant::now() + time);
+    }
+
+    fn lacks_much(&mut self) -> bool {
+        let names = self.told.names().cloned().collect();
+        let (api, registry) = (&mut self.api, &self.registry);
+        let told = &self.told;
+        let difference = told.compare(&names, true, |name| service(api, registry, name));
+        difference.is_much()
     }
 
     /// What is known is what the peer says that it has.
     fn adds_up(&mut self, asked: Instant) {
         self.current = asked;
         self.doubt = None;
+        self.mismatch = false;
         self.patience.reset();
     }
 
@@ -204,7 +238,7 @@ impl<'a> Session<'a> {
         if let Some(doubt) = &self.doubt {
             Evidence::Partial(doubt.clone())
         } else if self.settles.is_some() {
-            let why = "the connection is new, the peer may not know all instances yet";
+            let why = "the peer is another or began anew, and may not know all instances yet";
             Evidence::Partial(why.into())
         } else {
             Evidence::Complete
@@ -247,10 +281,10 @@ impl<'a> Session<'a> {
             .told
             .compare(&names, complete, |name| service(api, registry, name));
         let weighed = difference.is_much() || full && !difference.gone.is_empty();
-        if complete && (weighed || !self.sure) {
+        // A doubt that begins or ends concerns all that was said.
+        if complete && weighed || complete != self.sure {
             return self.snapshot().await;
         }
-        self.sure &= complete;
         for service in difference.changed {
             self.upsert(service, &evidence).await?;
         }
@@ -282,6 +316,9 @@ impl<'a> Session<'a> {
             "reading all of"
         };
         let doubt = match self.evidence() {
+            Evidence::Complete if self.mismatch => {
+                "; the changes that it tells do not add up".to_owned()
+            }
             Evidence::Complete => String::new(),
             Evidence::Partial(why) | Evidence::Stale(why) => format!("; {why}"),
         };

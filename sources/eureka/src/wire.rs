@@ -49,6 +49,8 @@ impl Format {
 pub(crate) struct Head {
     /// The instances of the whole registry by status, `UP_2_`; `None` if the server does not say.
     pub(crate) hash: Option<String>,
+    /// How often a peer has written down its changes since it began; of no meaning in full answers.
+    pub(crate) version: Option<u64>,
     /// Elements that are neither an application nor an instance.
     pub(crate) bad: usize,
 }
@@ -78,6 +80,8 @@ struct Document<'a> {
 struct Applications<'a> {
     #[serde(default, rename = "apps__hashcode")]
     hash: Option<Value>,
+    #[serde(default, rename = "versions__delta")]
+    version: Value,
     #[serde(default, borrow)]
     application: Option<&'a RawValue>,
 }
@@ -99,6 +103,7 @@ fn decode_json(body: &[u8], each: &mut Each<'_>) -> Result<Head, DecodeError> {
             .hash
             .filter(|hash| !hash.is_null())
             .map(|hash| plain(&hash).into_owned()),
+        version: plain(&applications.version).trim().parse().ok(),
         bad: 0,
     };
     for application in list(applications.application)? {

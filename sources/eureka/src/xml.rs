@@ -50,6 +50,10 @@ fn applications(
                 let value = element(reader, start, 1)?;
                 head.hash = Some(plain(&value).trim().to_owned());
             }
+            "versions__delta" => {
+                let value = element(reader, start, 1)?;
+                head.version = plain(&value).trim().parse().ok();
+            }
             _ => drop(element(reader, start, 1)?),
         }
         Ok(())

@@ -259,8 +259,9 @@ macro_rules! conformance_suite {
     ($fixture:expr, $parallel:expr $(, $group:ident)*) => {{
         let fixture = &$fixture;
         let mut suite = $crate::conformance::Suite::default();
-        $crate::conformance_cases!($crate::conformance_suite, [suite fixture], all);
+        // Those with outages take longest, so they begin first.
         $($crate::conformance_cases!($crate::conformance_suite, [suite fixture], $group);)*
+        $crate::conformance_cases!($crate::conformance_suite, [suite fixture], all);
         suite.run($parallel)
     }};
 }

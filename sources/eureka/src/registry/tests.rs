@@ -26,6 +26,7 @@ fn deleted(app: &str, id: &str, updated: u64) -> Change {
 fn answer(hash: &str, changes: Vec<Change>) -> Answer {
     Answer {
         hash: Some(hash.to_owned()),
+        version: None,
         changes,
     }
 }
@@ -105,6 +106,7 @@ fn a_delta_that_does_not_add_up_changes_nothing() {
         answer("UP_1_", vec![deleted("pay", "a", 2)]),
         Answer {
             hash: None,
+            version: None,
             changes: vec![deleted("pay", "a", 2)],
         },
     ] {

@@ -75,9 +75,6 @@ async fn an_instance_lives_and_goes() -> Result<()> {
     let before = source.world().upserts;
     eureka.renew("PAY", ID).await?;
     eureka
-        .register("PAY", &instance("marker", "10.0.0.9", 1))
-        .await?;
-    eureka
         .register("MARKER", &instance("marker", "10.0.0.9", 1))
         .await?;
     source
@@ -88,9 +85,7 @@ async fn an_instance_lives_and_goes() -> Result<()> {
         "a renewal is no change"
     );
 
-    for id in [ID, "10.0.0.9:marker:1"] {
-        eureka.deregister("PAY", id).await?;
-    }
+    eureka.deregister("PAY", ID).await?;
     source
         .until("its last instance", |world| world.removed == ["pay"])
         .await;
@@ -221,10 +216,6 @@ async fn a_poll_is_one_request_and_a_change_is_seen_within_the_cache_and_one_pol
     assert!(
         slowest < CACHE + POLL + Duration::from_secs(2),
         "{slowest:?}"
-    );
-    println!(
-        "a change is seen after at most {slowest:?}, {} requests",
-        deltas() - before.1
     );
     Ok(())
 }

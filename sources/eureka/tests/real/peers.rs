@@ -120,6 +120,40 @@ async fn a_server_that_comes_back_empty_takes_nothing_away() -> Result<()> {
     Ok(())
 }
 
+/// No request fails: the new server is there when the next one is sent.
+#[tokio::test]
+async fn another_server_behind_the_address_is_noticed() -> Result<()> {
+    let (first, second) = tokio::try_join!(Eureka::start(), Eureka::start())?;
+    for number in 0..8 {
+        let app = format!("app{number}");
+        first
+            .register(&app, &instance(&app, "10.0.0.1", 80))
+            .await?;
+    }
+    let proxy = TcpProxy::start(([127, 0, 0, 1], first.port()).into()).await?;
+    let mut settings = config(&[format!("http://{}/eureka", proxy.address())]);
+    settings.poll = Duration::from_secs(1);
+    settings.settle = SETTLE;
+    let source = Running::start(settings);
+    source.until("all", |world| world.services.len() == 8).await;
+    for version in ["1", "2", "3"] {
+        first
+            .set_metadata("APP0", "10.0.0.1:app0:80", "version", version)
+            .await?;
+        source
+            .shows("app0", "a change", |i| {
+                i.version.as_deref() == Some(version)
+            })
+            .await;
+    }
+    proxy.redirect(([127, 0, 0, 1], second.port()).into());
+    proxy.cut();
+    source.snapshot("it is empty", false).await;
+    source.snapshot("it settles", true).await;
+    assert!(source.world().removed.is_empty());
+    Ok(())
+}
+
 /// A server without peers is closed for a while after its start, and says so by 403.
 #[tokio::test]
 async fn a_server_that_is_closed_at_first_is_waited_for() -> Result<()> {
