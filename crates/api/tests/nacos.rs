@@ -9,7 +9,8 @@ use diolkos_api::{
     NacosServices, NacosSettings, NacosTransport, SourceSettings, TlsMaterial, TlsSettings,
     Variants, check, load, raw::RegistrySpec,
 };
-use diolkos_plan::{Annotation, Endpoints, Policy, PortNaming};
+use diolkos_model::{Health, Instance, Interner, Locality, Port, Service, ServiceKey, Weight};
+use diolkos_plan::{Annotation, Endpoints, Policy, PortNaming, plan};
 use serde_json::{Value, json};
 
 fn result(spec: Value) -> Result<CheckedRegistry, Vec<Fault>> {
@@ -262,6 +263,90 @@ fn preset_of_higress() {
         assert_eq!(&*policy.ports.default_protocol, "http");
         assert!(policy.aliases.is_empty() && policy.object_labels.is_empty());
         assert_eq!(policy.exception.is_some(), kind == "nacos");
+    }
+}
+
+/// A service as the sources of Nacos (or of Consul and Eureka, without a group) make it.
+fn orders(namespace: &str, group: &str) -> Service {
+    let key = ServiceKey {
+        registry: "shop".into(),
+        namespace: namespace.into(),
+        group: group.into(),
+        name: "Order_Service".into(),
+    };
+    let instance = Instance {
+        id: "10.0.0.1:8080".into(),
+        address: "10.0.0.1".parse().unwrap(),
+        ports: [Port {
+            name: "".into(),
+            number: 8080,
+            protocol: None,
+        }]
+        .into(),
+        health: Health::Healthy,
+        weight: Some(Weight::fraction(0.5)),
+        locality: Locality::default(),
+        version: Some("v1".into()),
+        labels: Interner::new().labels([("cluster", "DEFAULT"), ("version", "v1")]),
+    };
+    Service::new(key, [].into(), vec![instance])
+}
+
+#[test]
+fn objects_of_the_presets() {
+    for (kind, preset, (namespace, group), place, hosts, labels) in [
+        (
+            "nacos",
+            "nacos",
+            ("public", "DEFAULT_GROUP"),
+            "public",
+            "order-service.default-group.public.nacos",
+            json!("nacos"),
+        ),
+        (
+            "nacos",
+            "higress",
+            ("public", "My_Group"),
+            "mcp",
+            "order-service.my-group.public.nacos",
+            Value::Null,
+        ),
+        (
+            "consul",
+            "higress",
+            ("dc1", ""),
+            "mcp",
+            "order-service.dc1.consul",
+            Value::Null,
+        ),
+        (
+            "eureka",
+            "higress",
+            ("", ""),
+            "mcp",
+            "order-service.eureka",
+            Value::Null,
+        ),
+    ] {
+        let spec = json!({kind: {}, "export": {"preset": preset}});
+        let plan = plan(&checked(spec).policy, &orders(namespace, group));
+        let [object] = &plan.objects[..] else {
+            panic!("{:?}", plan.decisions)
+        };
+        let object = object.manifest();
+        assert_eq!(object["metadata"]["namespace"], place);
+        assert_eq!(object["metadata"]["name"], hosts);
+        assert_eq!(object["metadata"]["labels"]["registryType"], labels);
+        let spec = &object["spec"];
+        assert_eq!(spec["hosts"], json!([hosts]));
+        assert_eq!(spec["location"], "MESH_INTERNAL");
+        assert_eq!(spec["resolution"], "STATIC");
+        let port = json!({"number": 8080, "protocol": "HTTP", "name": "http"});
+        assert_eq!(spec["ports"], json!([port]));
+        let endpoint = &spec["endpoints"][0];
+        assert_eq!(endpoint["ports"], json!({"http": 8080}));
+        assert_eq!(endpoint["labels"]["cluster"], "DEFAULT");
+        assert_eq!(endpoint["weight"], 50);
     }
 }
 
