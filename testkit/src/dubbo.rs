@@ -92,7 +92,8 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Where it registers: `zookeeper://127.0.0.1:2181` or, with Dubbo 2.7, `etcd3://127.0.0.1:2379`.
+    /// Where it registers: `zookeeper://127.0.0.1:2181`, `nacos://127.0.0.1:8848` or, with Dubbo 2.7,
+    /// `etcd3://127.0.0.1:2379`; several are separated by commas.
     #[must_use]
     pub fn registry(self, url: &str) -> Self {
         self.set("registry", url)
@@ -126,7 +127,7 @@ impl Provider {
     }
 
     /// The time-out of its ZooKeeper session or of its lease in etcd (whole seconds), by default 3 s: so long are its
-    /// nodes or keys there after it was killed.
+    /// nodes or keys there after it was killed. From Nacos it goes with its connection.
     #[must_use]
     pub fn session(self, time_out: Duration) -> Self {
         self.set("session", &time_out.as_millis().to_string())

@@ -3,6 +3,8 @@
 //! The servers and the providers take longest to start, so one test has them all and goes through its steps.
 
 mod common;
+#[path = "common/hosts.rs"]
+mod hosts;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use common::Diolkos;
 use diolkos_testkit::dubbo::{Line, Provider};
 use diolkos_testkit::{Dubbo, Envoy, EnvoyOptions, Istiod, Kubernetes, ZooKeeper};
 use diolkos_testkit::{eventually, netns, zookeeper::Writer};
+use hosts::{hosts, objects};
 use serde_json::{Value, json};
 
 /// For what needs other programs to do something. They share two processors with each other.
@@ -127,52 +130,19 @@ impl Mesh {
         })
     }
 
-    async fn objects(&self, namespace: &str, kind: &str) -> Result<Vec<Value>> {
-        let path = format!("/apis/networking.istio.io/v1/namespaces/{namespace}/{kind}");
-        let list = self.kubernetes.get(&path).await?;
-        list["items"].as_array().cloned().context("no list")
-    }
-
     /// The ServiceEntry of a host in namespace `dubbo`.
     async fn entry(&self, host: &str) -> Result<Value> {
-        let entries = self.objects("dubbo", "serviceentries").await?;
+        let entries = objects(&self.kubernetes, "dubbo", "serviceentries").await?;
         entries
             .into_iter()
             .find(|entry| entry["spec"]["hosts"][0] == host)
             .with_context(|| format!("no ServiceEntry of {host}"))
     }
 
-    /// The hosts of a namespace: the ports of each, and its endpoints by address.
-    async fn hosts(&self, namespace: &str) -> Result<Value> {
-        let workloads = self.objects(namespace, "workloadentries").await?;
-        let mut hosts = serde_json::Map::new();
-        for entry in self.objects(namespace, "serviceentries").await? {
-            let spec = &entry["spec"];
-            let host = spec["hosts"][0].as_str().context("no host")?;
-            let selector = &spec["workloadSelector"]["labels"][OWN];
-            let selected = workloads.iter().map(|w| &w["spec"]);
-            let selected =
-                selected.filter(|w| !selector.is_null() && w["labels"][OWN] == *selector);
-            let inline = spec["endpoints"].as_array().into_iter().flatten();
-            let endpoints: BTreeMap<_, _> = selected.chain(inline).map(endpoint).collect();
-            let ports: Vec<String> = spec["ports"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(port)
-                .collect();
-            hosts.insert(
-                host.to_owned(),
-                json!({"ports": ports, "endpoints": endpoints}),
-            );
-        }
-        Ok(hosts.into())
-    }
-
     async fn until(&self, namespace: &str, expected: &Value) {
         let what = format!("the objects of namespace {namespace}");
         eventually(SOON, &what, async || {
-            let found = self.hosts(namespace).await?;
+            let found = hosts(&self.kubernetes, namespace).await?;
             ensure!(found == *expected, "{found:#}");
             Ok(())
         })
@@ -199,27 +169,6 @@ impl Mesh {
         };
         endpoints.map(|e| count(e).context("no address")).collect()
     }
-}
-
-/// The label by which ServiceEntries select their WorkloadEntries.
-const OWN: &str = "diolkos.io/service";
-
-fn port(port: &Value) -> String {
-    let text = |key: &str| port[key].as_str().unwrap_or_default().to_owned();
-    format!("{} {} {}", text("name"), port["number"], text("protocol"))
-}
-
-fn endpoint(spec: &Value) -> (String, Value) {
-    let mut labels = spec["labels"].clone();
-    if let Some(labels) = labels.as_object_mut() {
-        labels.remove(OWN);
-    }
-    let mut found = json!({"labels": labels, "ports": spec["ports"]});
-    if !spec["weight"].is_null() {
-        found["weight"] = spec["weight"].clone();
-    }
-    let address = spec["address"].as_str().unwrap_or_default();
-    (address.to_owned(), found)
 }
 
 /// What a host of one application or interface with one provider looks like.
@@ -349,7 +298,7 @@ async fn the_preset_makes_what_dubbo2istio_makes(mesh: &Mesh) -> Result<String> 
     }
     let variants = ["-blue-1-0-0", "-green-2-0-0"].map(|variant| format!("{HOST}{variant}"));
     eventually(SOON, "there are the hosts of interfaces only", async || {
-        let hosts = mesh.hosts("dubbo").await?;
+        let hosts = hosts(&mesh.kubernetes, "dubbo").await?;
         let hosts = hosts.as_object().into_iter().flat_map(|hosts| hosts.keys());
         let hosts: Vec<_> = hosts.collect();
         ensure!(hosts == [HOST, &variants[0], &variants[1]], "{hosts:?}");

@@ -22,7 +22,7 @@ public final class Consumer {
         reference.setTimeout(5000);
         DubboBootstrap.getInstance()
                 .application(options.application("demo-consumer"))
-                .registry(options.registry())
+                .registries(options.registries())
                 .reference(reference)
                 .start();
         int calls = Integer.parseInt(options.get("calls", "1"));

@@ -1,6 +1,8 @@
 package org.apache.dubbo.demo;
 
+import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 
 import org.apache.dubbo.config.ApplicationConfig;
@@ -49,14 +51,20 @@ final class Options {
         return application;
     }
 
-    /** None at all if there is no address: consumers may call an address directly. */
-    RegistryConfig registry() {
-        RegistryConfig registry = new RegistryConfig(get("registry", RegistryConfig.NO_AVAILABLE));
-        if (get("session") != null) {
-            // The time-out in milliseconds of a ZooKeeper session, as 3 and as 2.7 call it, and of a lease in etcd.
-            // Else it is a minute or half of one.
-            registry.setParameters(Map.of("session", get("session"), "zk.session.expire", get("session")));
+    /** One for each address, which commas separate; without any, consumers may call an address directly. */
+    List<RegistryConfig> registries() {
+        List<RegistryConfig> registries = new ArrayList<>();
+        for (String address : get("registry", RegistryConfig.NO_AVAILABLE).split(",")) {
+            RegistryConfig registry = new RegistryConfig(address);
+            // Else 2.7 takes the first one only.
+            registry.setId("registry-" + registries.size());
+            if (get("session") != null) {
+                // The time-out in milliseconds of a ZooKeeper session, as 3 and as 2.7 call it, and of a lease in
+                // etcd. Else it is a minute or half of one.
+                registry.setParameters(Map.of("session", get("session"), "zk.session.expire", get("session")));
+            }
+            registries.add(registry);
         }
-        return registry;
+        return registries;
     }
 }

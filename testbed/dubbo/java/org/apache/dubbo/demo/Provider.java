@@ -4,7 +4,6 @@ import java.util.ArrayList;
 import java.util.List;
 
 import org.apache.dubbo.config.ProtocolConfig;
-import org.apache.dubbo.config.RegistryConfig;
 import org.apache.dubbo.config.ServiceConfig;
 import org.apache.dubbo.config.bootstrap.DubboBootstrap;
 
@@ -32,11 +31,10 @@ public final class Provider {
             // By name, because 2.7 has no such setting.
             System.setProperty("dubbo.application.register-mode", options.get("register-mode"));
         }
-        RegistryConfig registry = options.registry();
         List<ProtocolConfig> protocols = protocols(options.get("protocols", "dubbo:20880"));
         DubboBootstrap bootstrap = DubboBootstrap.getInstance()
                 .application(options.application("demo-provider"))
-                .registry(registry)
+                .registries(options.registries())
                 .protocols(protocols);
         for (String name : options.get("interfaces", "DemoService").split(",")) {
             bootstrap.service(service(options, name, protocols));
