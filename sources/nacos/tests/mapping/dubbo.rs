@@ -205,9 +205,18 @@ fn provider(ip: &str, metadata: &[(&str, &str)]) -> Host {
 fn several_services_make_one_interface() {
     let mut directory = directory();
     let (one, two) = (provider("10.0.0.1", &[]), provider("10.0.0.2", &[]));
-    directory.set(&info("providers:a.B:1.0.0:", &[one.clone()]), None);
-    directory.set(&info("providers:a.B:1.0.0", &[one.clone()]), None);
-    directory.set(&info("providers:a.B:2.0.0:gray", &[two.clone()]), None);
+    directory.set(
+        &info("providers:a.B:1.0.0:", std::slice::from_ref(&one)),
+        None,
+    );
+    directory.set(
+        &info("providers:a.B:1.0.0", std::slice::from_ref(&one)),
+        None,
+    );
+    directory.set(
+        &info("providers:a.B:2.0.0:gray", std::slice::from_ref(&two)),
+        None,
+    );
     assert_eq!(changes(&mut directory), ["+nacos/public/a.B"]);
     let found: Vec<String> = health(&only(&mut directory))
         .into_keys()
@@ -274,13 +283,13 @@ const INSTANCE: [(&str, &str); 2] = [
     ("dubbo.metadata.revision", "1"),
 ];
 
-fn tell(directory: &mut Directory, place: Place, data: &'static str) {
-    directory.set_data(&place, Some(Bytes::from_static(data.as_bytes())));
+fn tell(directory: &mut Directory, place: &Place, data: &'static str) {
+    directory.set_data(place, Some(Bytes::from_static(data.as_bytes())));
 }
 
 fn mapping(directory: &mut Directory, interface: &str, applications: &'static str) {
     let interface = interface.into();
-    tell(directory, Place::Mapping { interface }, applications);
+    tell(directory, &Place::Mapping { interface }, applications);
 }
 
 fn definition(directory: &mut Directory, interface: &str, application: &str) {
@@ -290,7 +299,7 @@ fn definition(directory: &mut Directory, interface: &str, application: &str) {
         group: "".into(),
         application: application.into(),
     };
-    tell(directory, place, r#"{"parameters":{"side":"provider"}}"#);
+    tell(directory, &place, r#"{"parameters":{"side":"provider"}}"#);
 }
 
 #[test]

@@ -145,9 +145,9 @@ fn a_service_without_instances_is_listed_until_it_is_gone() {
 fn what_changes_is_told_once() {
     let mut directory = directory();
     let one = host("10.0.0.1", 80, &[]);
-    directory.set(&info("web", &[one.clone()]), None);
+    directory.set(&info("web", std::slice::from_ref(&one)), None);
     assert_eq!(changes(&mut directory).len(), 1);
-    let mut later = info("web", &[one.clone()]);
+    let mut later = info("web", std::slice::from_ref(&one));
     later.last_ref_time = 2;
     later.checksum = "x".into();
     directory.set(&later, None);
@@ -285,7 +285,7 @@ fn kinds_of_services() {
 fn a_service_that_turns_to_dubbo_and_back() {
     let mut directory = directory();
     let mut web = host("10.0.0.1", 80, &[]);
-    directory.set(&info("web", &[web.clone()]), None);
+    directory.set(&info("web", std::slice::from_ref(&web)), None);
     assert_eq!(changes(&mut directory), ["+nacos/public/DEFAULT_GROUP/web"]);
     assert!(!directory.needs_metadata());
     web.metadata = pairs(&[("dubbo.metadata.revision", "1")]);
