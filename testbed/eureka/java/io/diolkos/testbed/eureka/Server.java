@@ -11,6 +11,9 @@ import jakarta.servlet.FilterChain;
 import jakarta.servlet.ServletException;
 import jakarta.servlet.http.HttpServletRequest;
 import jakarta.servlet.http.HttpServletResponse;
+import org.glassfish.jersey.server.ResourceConfig;
+import org.glassfish.jersey.server.ServerProperties;
+import org.springframework.beans.factory.config.BeanPostProcessor;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.ImportAutoConfiguration;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnProperty;
@@ -73,6 +76,20 @@ public class Server {
     @Bean
     TransportClientFactories<?> transport() {
         return Jersey3TransportClientFactories.getInstance();
+    }
+
+    /** Errors have no body: clients that are not known would not understand that from Tomcat's pages. */
+    @Bean
+    static BeanPostProcessor bare() {
+        return new BeanPostProcessor() {
+            @Override
+            public Object postProcessBeforeInitialization(Object bean, String name) {
+                if (bean instanceof ResourceConfig resources) {
+                    resources.property(ServerProperties.RESPONSE_SET_STATUS_OVER_SEND_ERROR, true);
+                }
+                return bean;
+            }
+        };
     }
 
     /** Basic authentication as a proxy in front of the server would ask for. */
