@@ -1,6 +1,6 @@
 //! The requests that the source makes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use diolkos_model::Interner;
@@ -21,6 +21,8 @@ use crate::{
 const FULL: Duration = Duration::from_secs(20);
 /// How long an answer with changes may take.
 const DELTA: Duration = Duration::from_secs(10);
+/// An answer of so many bytes is decoded at once.
+const SMALL: usize = 256 << 10;
 /// Eureka looks for `json` in it and else writes XML; servers that speak its protocol may have one only.
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, application/xml;q=0.5");
 
@@ -28,7 +30,7 @@ const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, applicat
 #[derive(Debug)]
 pub(crate) struct Api<'a> {
     pub(crate) http: &'a HttpClient,
-    pub(crate) config: &'a Config,
+    pub(crate) config: &'a Arc<Config>,
     pub(crate) password: Option<&'a TokenFile>,
     pub(crate) interner: &'a mut Interner,
     pub(crate) health: HealthReporter,
@@ -41,7 +43,7 @@ impl Api<'_> {
     pub(crate) async fn full(&mut self) -> Result<Answer, SourceError> {
         let answer = self.send(&["apps"], FULL).await?;
         self.judge(&answer)?;
-        self.decode(&answer)
+        self.decode(&answer).await
     }
 
     /// The changes of the last minutes; `None` if the peer does not tell them.
@@ -51,7 +53,7 @@ impl Api<'_> {
             return Ok(None);
         }
         self.judge(&answer)?;
-        let delta = self.decode(&answer)?;
+        let delta = self.decode(&answer).await?;
         Ok(delta.hash.is_some().then_some(delta))
     }
 
@@ -142,11 +144,13 @@ impl Api<'_> {
         }
     }
 
-    fn decode(&mut self, answer: &diolkos_net::Answer) -> Result<Answer, SourceError> {
+    async fn decode(&mut self, answer: &diolkos_net::Answer) -> Result<Answer, SourceError> {
         let content_type = answer.headers.get("content-type");
         let content_type = content_type.and_then(|value| value.to_str().ok());
-        let decoded = Format::of(content_type.unwrap_or_default())
-            .and_then(|format| decode(&answer.body, format, &mut self.mapper()));
+        let decoded = match Format::of(content_type.unwrap_or_default()) {
+            Ok(format) => self.decode_as(format, answer.body.clone()).await?,
+            Err(error) => Err(error),
+        };
         decoded.map_err(|error| {
             self.http.fail_over(answer.from);
             let from = self.http.name(answer.from);
@@ -154,6 +158,33 @@ impl Api<'_> {
                 "{from} does not speak Eureka's protocol, or wants a login: {error}"
             ))
         })
+    }
+
+    /// Large answers take their time, in which nobody else shall wait.
+    async fn decode_as(
+        &mut self,
+        format: Format,
+        body: Bytes,
+    ) -> Result<Result<Answer, DecodeError>, SourceError> {
+        if body.len() <= SMALL {
+            return Ok(decode(&body, format, &mut self.mapper()));
+        }
+        let config = self.config.clone();
+        // Of no more use than a new one if it does not come back.
+        let mut interner = std::mem::take(self.interner);
+        let work = tokio::task::spawn_blocking(move || {
+            let mut mapper = Mapper {
+                config: &config,
+                interner: &mut interner,
+            };
+            let decoded = decode(&body, format, &mut mapper);
+            (interner, decoded)
+        });
+        let (interner, decoded) = work
+            .await
+            .map_err(|error| SourceError::Protocol(format!("an answer cannot be read: {error}")))?;
+        *self.interner = interner;
+        Ok(decoded)
     }
 }
 

@@ -51,7 +51,7 @@ mod told;
 mod wire;
 mod xml;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use diolkos_model::Interner;
 use diolkos_net::{HttpClient, HttpConfig, TokenFile};
@@ -73,7 +73,7 @@ use crate::{
 /// Eureka as a [`Source`].
 #[derive(Debug)]
 pub struct Eureka {
-    config: Config,
+    config: Arc<Config>,
     password: Option<TokenFile>,
     /// Made by the first connection that finds its files. Stays with the peer that answered last.
     http: Option<HttpClient>,
@@ -92,7 +92,7 @@ impl Eureka {
             http: None,
             interner: Interner::new(),
             was_live: false,
-            config,
+            config: Arc::new(config),
         }
     }
 
@@ -150,7 +150,7 @@ pub fn decode_for_fuzz(body: &[u8]) -> Vec<diolkos_model::Service> {
         tls: TlsConfig::default(),
         poll: Duration::ZERO,
         settle: Duration::ZERO,
-        select: std::sync::Arc::new(|_| true),
+        select: Arc::new(|_| true),
     };
     let mut interner = Interner::new();
     let mut mapper = Mapper {
