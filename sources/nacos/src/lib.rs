@@ -21,12 +21,12 @@
 //! # What it costs Nacos
 //!
 //! One gRPC connection and one subscription a service; a list of all names a second or, if that takes
-//! more than 50 ms, for a twentieth of the time; and one question for each service a minute, or 50 a
+//! more than 50 ms, for a twentieth of the time, but each 15 s; and one question for each service a minute, or 50 a
 //! second if there are more than 3,000. A server that tells of new services (Nacos 3) is asked for the
 //! names 30 times more seldom.
 //!
-//! By HTTP, which is all that Nacos 1 has, everything is polled for a quarter of the time, and at most
-//! each 2 s.
+//! By HTTP, which is all that Nacos 1 has, everything is polled for a quarter of the time, at most each
+//! 2 s and at least each minute.
 
 #![forbid(unsafe_code)]
 

@@ -26,25 +26,53 @@ use crate::{
 
 /// Services asked for at the same time.
 const LOOKS: usize = 64;
-/// The shortest time between two lists, as pushes tell of no new services. A list that takes long
-/// is read for a twentieth of the time.
-const LIST: (Duration, u32) = (Duration::from_secs(1), 20);
+/// Between two lists, as pushes tell of no new services.
+const LIST: Pace = Pace {
+    shortest: Duration::from_secs(1),
+    share: 20,
+    longest: Duration::from_secs(15),
+};
 /// So much more seldom where the server tells of new services.
 const HINTED: u32 = 30;
-/// The shortest time between two rounds by HTTP. A round that takes long is a quarter of the time.
-const ROUND: (Duration, u32) = (Duration::from_secs(2), 3);
+/// Between two rounds by HTTP.
+const ROUND: Pace = Pace {
+    shortest: Duration::from_secs(2),
+    share: 3,
+    longest: Duration::from_secs(60),
+};
 /// How long it takes until each service had its turn.
 pub(crate) const SWEEP: Duration = Duration::from_secs(60);
 /// The shortest turn.
 const TURN: Duration = Duration::from_millis(20);
 /// When what could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// As [`LIST`], for Dubbo's metadata.
-const METADATA: (Duration, u32) = (Duration::from_secs(5), 20);
+/// Between two readings of Dubbo's metadata.
+const METADATA: Pace = Pace {
+    shortest: Duration::from_secs(5),
+    share: 20,
+    longest: Duration::from_secs(60),
+};
 /// How soon a namespace that cannot be read is tried again, and how late at most.
 const REVIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Later than anything.
 const NEVER: Duration = Duration::from_secs(1 << 30);
+
+/// How often something is read.
+struct Pace {
+    /// The shortest time between two readings.
+    shortest: Duration,
+    /// The time between two, in times of what one takes.
+    share: u32,
+    /// The longest: a server that was slow once is not left alone for long.
+    longest: Duration,
+}
+
+impl Pace {
+    /// How long to wait after a reading that took so long.
+    fn pause(&self, took: Duration) -> Duration {
+        (took * self.share).clamp(self.shortest, self.longest)
+    }
+}
 
 /// What was to be done for a namespace, and came to its end.
 pub(crate) enum Done {
@@ -322,7 +350,7 @@ impl<'a> Link<'a> {
             && self.namespace.is_idle()
         {
             self.round = None;
-            self.list_due = now + ROUND.0.max(began.elapsed() * ROUND.1);
+            self.list_due = now + ROUND.pause(began.elapsed());
         }
     }
 
@@ -373,7 +401,7 @@ impl<'a> Link<'a> {
                 None => now + NEVER,
             };
         }
-        let pause = LIST.0.max(took * LIST.1);
+        let pause = LIST.pause(took);
         self.list_due = match hints {
             // When the round is through.
             None => now + NEVER,
@@ -394,7 +422,7 @@ impl<'a> Link<'a> {
             Err(error @ Error::Transport(_)) if reader.connection.is_some() => return Err(error),
             Err(error @ Error::Transport(_)) => {
                 // Whether it is this service or the server, a list tells.
-                self.list_due = self.list_due.min(Instant::now() + LIST.0);
+                self.list_due = self.list_due.min(Instant::now() + LIST.shortest);
                 Err(error)
             }
             answer => answer,
@@ -419,7 +447,7 @@ impl<'a> Link<'a> {
         } = &mut *self.namespace;
         let trouble = metadata.found(directory, found);
         let now = Instant::now();
-        let pause = METADATA.0.max(took * METADATA.1);
+        let pause = METADATA.pause(took);
         self.metadata_due = directory.needs_metadata().then_some(now + pause);
         if metadata.want(directory) {
             self.metadata_due = Some(now);

@@ -18,12 +18,14 @@ use diolkos_source_api::{
 use diolkos_source_dubbo::{Discovery, Options, Variants};
 use diolkos_source_nacos::{Config, Groups, Nacos, Services, Transport};
 use diolkos_testkit::{
-    Nacos as Server, NacosClient, NacosInstance,
+    Nacos as Server, NacosClient, NacosInstance, eventually,
     nacos::{NacosDoor, NacosService},
     netns,
 };
 
 const GROUP: &str = "DEFAULT_GROUP";
+/// For Nacos to take what it is told.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Cases at the same time.
 const PARALLEL: usize = 8;
 
@@ -123,14 +125,23 @@ impl Fixture for Case<'_> {
                 (namespace, GROUP, name, &**instances)
             })
             .collect();
-        self.client.put_all(&services).await
+        // It gives up when a busy machine makes the server slow.
+        eventually(PATIENCE, "Nacos' client registers", async || {
+            self.client.put_all(&services).await
+        })
+        .await;
+        Ok(())
     }
 
     async fn delete(&mut self, name: &str) -> Result<()> {
         let namespace = &self.namespace;
-        self.client.delete(namespace, GROUP, name).await?;
-        // Else it stays for a minute, without instances.
-        self.server.delete_service(namespace, GROUP, name).await
+        eventually(PATIENCE, "the service is deleted", async || {
+            self.client.delete(namespace, GROUP, name).await?;
+            // Else it stays for a minute, without instances.
+            self.server.delete_service(namespace, GROUP, name).await
+        })
+        .await;
+        Ok(())
     }
 
     async fn outage(&mut self, kind: Outage) -> Result<()> {

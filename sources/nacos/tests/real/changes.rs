@@ -6,7 +6,7 @@ use diolkos_source_api::Phase;
 use diolkos_source_nacos::{Groups, Transport};
 use diolkos_testkit::{Nacos, NacosClient, NacosInstance, netns};
 
-use crate::support::{GROUP, Running, config};
+use crate::support::{GROUP, Running, config, delete, put};
 
 fn instance(port: u16) -> NacosInstance {
     NacosInstance::new("10.0.0.1", port)
@@ -23,7 +23,7 @@ fn what_is_in_nacos_is_seen() -> Result<()> {
             clusters(&server, &client),
             instances(&server, &client),
             a_service_that_is_deleted_goes_and_may_come_back(&server, &client),
-            a_service_without_instances_stays(&server, &client),
+            a_service_without_instances_stays(&server),
             the_protection_threshold(&server, Transport::Grpc),
             the_protection_threshold(&server, Transport::Http),
             grpc_that_cannot_be_reached(&server, &client),
@@ -40,9 +40,9 @@ async fn namespaces_and_groups(
 ) -> Result<()> {
     let one = format!("one-{transport:?}");
     let two = format!("two-{transport:?}");
-    client.put(&one, GROUP, "orders", &[instance(1)]).await?;
-    client.put(&one, "OTHER", "orders", &[instance(2)]).await?;
-    client.put(&two, GROUP, "orders", &[instance(3)]).await?;
+    put(client, (&one, GROUP, "orders"), &[instance(1)]).await;
+    put(client, (&one, "OTHER", "orders"), &[instance(2)]).await;
+    put(client, (&two, GROUP, "orders"), &[instance(3)]).await;
     let door = server.door().await?;
     let mut settings = config(&door, &one);
     settings.transport = transport;
@@ -64,8 +64,8 @@ async fn namespaces_and_groups(
             ],
         )
         .await;
-    client.put(&two, "THIRD", "orders", &[instance(4)]).await?;
-    client.put(&two, GROUP, "orders", &[]).await?;
+    put(client, (&two, "THIRD", "orders"), &[instance(4)]).await;
+    put(client, (&two, GROUP, "orders"), &[]).await;
     of_all
         .shows(
             "a new group, and a service without instances",
@@ -83,7 +83,7 @@ async fn namespaces_and_groups(
 
 async fn clusters(server: &Nacos, client: &NacosClient) -> Result<()> {
     let instances = [instance(1).cluster("HZ"), instance(2).cluster("SH")];
-    client.put("clusters", GROUP, "orders", &instances).await?;
+    put(client, ("clusters", GROUP, "orders"), &instances).await;
     let door = server.door().await?;
     let mut settings = config(&door, "clusters");
     settings.clusters = vec!["SH".to_owned()];
@@ -97,14 +97,13 @@ async fn instances(server: &Nacos, client: &NacosClient) -> Result<()> {
     let door = server.door().await?;
     let running = Running::synced(config(&door, "instances")).await;
     let name = format!("instances/{GROUP}/orders");
-    let put = async |instances: &[NacosInstance]| {
-        client.put("instances", GROUP, "orders", instances).await
-    };
-    put(&[instance(1), instance(2).unhealthy(), instance(3).disabled()]).await?;
+    let orders = ("instances", GROUP, "orders");
+    let some = [instance(1), instance(2).unhealthy(), instance(3).disabled()];
+    put(client, orders, &some).await;
     running
         .shows("those that may be used", &[(&name, &[1])])
         .await;
-    put(&[instance(1).weight(2.5), instance(2)]).await?;
+    put(client, orders, &[instance(1).weight(2.5), instance(2)]).await;
     running.shows("both", &[(&name, &[1, 2])]).await;
     running
         .until("the weight", |world| {
@@ -112,7 +111,7 @@ async fn instances(server: &Nacos, client: &NacosClient) -> Result<()> {
             first.is_some_and(|i| i.weight == Some(Weight::fraction(2.5)))
         })
         .await;
-    put(&[instance(2).metadata("version", "v2")]).await?;
+    put(client, orders, &[instance(2).metadata("version", "v2")]).await;
     running
         .until("the version", |world| {
             let instances = &world.services[&name].instances;
@@ -126,12 +125,8 @@ async fn a_service_that_is_deleted_goes_and_may_come_back(
     server: &Nacos,
     client: &NacosClient,
 ) -> Result<()> {
-    client
-        .put("deleted", GROUP, "orders", &[instance(1)])
-        .await?;
-    client
-        .put("deleted", GROUP, "stock", &[instance(2)])
-        .await?;
+    put(client, ("deleted", GROUP, "orders"), &[instance(1)]).await;
+    put(client, ("deleted", GROUP, "stock"), &[instance(2)]).await;
     let door = server.door().await?;
     let running = Running::synced(config(&door, "deleted")).await;
     let [orders, stock] = ["orders", "stock"].map(|name| format!("deleted/{GROUP}/{name}"));
@@ -139,28 +134,36 @@ async fn a_service_that_is_deleted_goes_and_may_come_back(
         running
             .shows("both", &[(&orders, &[1]), (&stock, &[2])])
             .await;
-        client.delete("deleted", GROUP, "orders").await?;
-        server.delete_service("deleted", GROUP, "orders").await?;
+        delete(server, client, "deleted", "orders").await;
         running.shows("the other one", &[(&stock, &[2])]).await;
-        client
-            .put("deleted", GROUP, "orders", &[instance(1)])
-            .await?;
+        put(client, ("deleted", GROUP, "orders"), &[instance(1)]).await;
     }
     ensure!(running.world().removed == [orders.clone(), orders]);
     ensure!(running.world().snapshots.len() == 1);
     Ok(())
 }
 
-async fn a_service_without_instances_stays(server: &Nacos, client: &NacosClient) -> Result<()> {
+async fn a_service_without_instances_stays(server: &Nacos) -> Result<()> {
     server.create_service("empty", GROUP, "orders", 0.0).await?;
     let door = server.door().await?;
     let running = Running::synced(config(&door, "empty")).await;
     let name = format!("empty/{GROUP}/orders");
     running.shows("it is known", &[(&name, &[])]).await;
-    client.put("empty", GROUP, "orders", &[instance(1)]).await?;
-    running.shows("its instance", &[(&name, &[1])]).await;
-    client.put("empty", GROUP, "orders", &[]).await?;
-    running.shows("no instances", &[(&name, &[])]).await;
+    let has = async |count| {
+        let what = "its instances";
+        running
+            .until(what, |world| world.services[&name].instances.len() == count)
+            .await;
+    };
+    // Whether it is healthy Nacos finds out.
+    server
+        .register("empty", GROUP, "orders", &instance(1))
+        .await?;
+    has(1).await;
+    server
+        .deregister("empty", GROUP, "orders", &instance(1))
+        .await?;
+    has(0).await;
     ensure!(running.world().removed.is_empty());
     Ok(())
 }
@@ -214,7 +217,7 @@ async fn the_protection_threshold(server: &Nacos, transport: Transport) -> Resul
 }
 
 async fn grpc_that_cannot_be_reached(server: &Nacos, client: &NacosClient) -> Result<()> {
-    client.put("wall", GROUP, "orders", &[instance(1)]).await?;
+    put(client, ("wall", GROUP, "orders"), &[instance(1)]).await;
     let door = server.door().await?;
     let mut settings = config(&door, "wall");
     // Nobody listens there.
@@ -223,14 +226,14 @@ async fn grpc_that_cannot_be_reached(server: &Nacos, client: &NacosClient) -> Re
     running.health(Phase::Live, "polling by HTTP").await;
     let name = format!("wall/{GROUP}/orders");
     running.shows("its instance", &[(&name, &[1])]).await;
-    client.put("wall", GROUP, "orders", &[instance(2)]).await?;
+    put(client, ("wall", GROUP, "orders"), &[instance(2)]).await;
     running.shows("a change", &[(&name, &[2])]).await;
     ensure!(running.world().snapshots.len() == 1);
     Ok(())
 }
 
 async fn a_dead_server(server: &Nacos, client: &NacosClient) -> Result<()> {
-    client.put("dead", GROUP, "orders", &[instance(1)]).await?;
+    put(client, ("dead", GROUP, "orders"), &[instance(1)]).await;
     let door = server.door().await?;
     let mut settings = config(&door, "dead");
     settings
@@ -250,7 +253,7 @@ async fn a_dead_server(server: &Nacos, client: &NacosClient) -> Result<()> {
     running
         .until("a new connection", |world| world.snapshots.len() == 2)
         .await;
-    client.put("dead", GROUP, "orders", &[instance(2)]).await?;
+    put(client, ("dead", GROUP, "orders"), &[instance(2)]).await;
     running.shows("a change", &[(&name, &[2])]).await;
     Ok(())
 }

@@ -12,7 +12,7 @@ use diolkos_net::TlsConfig;
 use diolkos_source_api::{Event, Evidence, Phase, testing};
 use diolkos_source_dubbo::{Discovery, Options, Variants};
 use diolkos_source_nacos::{Config, Groups, Nacos, Services, Transport};
-use diolkos_testkit::{eventually, nacos::NacosDoor};
+use diolkos_testkit::{Nacos as Server, NacosClient, NacosInstance, eventually, nacos::NacosDoor};
 
 /// What the registry is bound to have told by now, when tests wait for it.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -168,4 +168,26 @@ pub(crate) fn config(door: &NacosDoor, namespace: &str) -> Config {
         settle: Duration::ZERO,
         select: Arc::new(|_| true),
     }
+}
+
+/// From now on the service has these instances. Nacos' own client gives up when a busy machine makes
+/// its server slow, so it is told again.
+pub(crate) async fn put(
+    client: &NacosClient,
+    (namespace, group, service): (&str, &str, &str),
+    instances: &[NacosInstance],
+) {
+    eventually(SOON, "Nacos' client registers", async || {
+        client.put(namespace, group, service, instances).await
+    })
+    .await;
+}
+
+/// Takes out a service with its instances. Else it stays for a minute, without instances.
+pub(crate) async fn delete(server: &Server, client: &NacosClient, namespace: &str, service: &str) {
+    put(client, (namespace, GROUP, service), &[]).await;
+    eventually(SOON, "an empty service can be deleted", async || {
+        server.delete_service(namespace, GROUP, service).await
+    })
+    .await;
 }
