@@ -29,6 +29,7 @@ import org.springframework.cloud.netflix.eureka.server.EurekaServerJerseyClientA
 import org.springframework.context.ConfigurableApplicationContext;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
+import org.springframework.core.Ordered;
 import org.springframework.core.env.Environment;
 import org.springframework.web.filter.OncePerRequestFilter;
 
@@ -98,7 +99,7 @@ public class Server {
     OncePerRequestFilter basic(Environment environment) {
         String pair = environment.getProperty("testbed.user") + ":" + environment.getProperty("testbed.password");
         String wanted = "Basic " + Base64.getEncoder().encodeToString(pair.getBytes(StandardCharsets.UTF_8));
-        return new OncePerRequestFilter() {
+        return new First() {
             @Override
             protected void doFilterInternal(HttpServletRequest request, HttpServletResponse response,
                     FilterChain next) throws ServletException, IOException {
@@ -110,5 +111,13 @@ public class Server {
                 }
             }
         };
+    }
+
+    /** Asked before the server's resources, which are behind a filter too. */
+    private abstract static class First extends OncePerRequestFilter implements Ordered {
+        @Override
+        public int getOrder() {
+            return HIGHEST_PRECEDENCE;
+        }
     }
 }
