@@ -1,9 +1,9 @@
 //! A real Nacos server and its own client.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use diolkos_testkit::{Nacos, NacosClient, NacosInstance, eventually, nacos, netns};
+use diolkos_testkit::{Nacos, NacosClient, NacosInstance, eventually, netns};
 
 const SOON: Duration = Duration::from_secs(30);
 const GROUP: &str = "DEFAULT_GROUP";
@@ -20,14 +20,10 @@ async fn until_listed(client: &NacosClient, name: &str, expected: &[NacosInstanc
 #[test]
 fn a_server_is_written_to_by_its_own_client_and_by_an_operator() -> Result<()> {
     netns::isolated(async {
-        let began = Instant::now();
         let server = Nacos::start().await?;
-        eprintln!("the server started in {:?}", began.elapsed());
         persistent_instances(&server).await?;
-        let began = Instant::now();
         let (writer, reader) = tokio::try_join!(server.client(), server.client())?;
         ephemeral_instances(&server, &writer, &reader).await?;
-        eprintln!("ephemeral instances took {:?}", began.elapsed());
         configurations(&server).await?;
         two_servers_and_a_door(&server).await
     })
@@ -60,10 +56,8 @@ async fn persistent_instances(server: &Nacos) -> Result<()> {
         .await;
     }
     server.deregister("dev", GROUP, "orders", &two).await?;
-    let began = Instant::now();
     server.kill()?;
     server.restart().await?;
-    eprintln!("the server started again in {:?}", began.elapsed());
     eventually(SOON, "it is kept", async || {
         let found = server.get("/v1/ns/instance/list", &query).await?;
         ensure!(found.contains("10.77.0.1"), "{found}");
@@ -161,6 +155,5 @@ async fn two_servers_and_a_door(other: &Nacos) -> Result<()> {
             .is_err()
     );
     ensure!(reader.list("dev", GROUP, "orders").await.is_err());
-    ensure!(nacos::USER == "nacos");
     Ok(())
 }

@@ -2,6 +2,8 @@
 //!
 //! The servers take longest to start, so one test has them all and goes through its steps.
 
+#![allow(clippy::print_stderr)] // how long changes took, for whoever runs it
+
 #[path = "common/cluster.rs"]
 mod cluster;
 mod common;
