@@ -9,7 +9,7 @@ use std::{
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use diolkos_net::{
-    Answer, HeaderValue, HttpClient, Method, Request, StatusCode, TokenError, TokenFile,
+    Answer, HeaderValue, HttpClient, HttpError, Method, Request, StatusCode, TokenError, TokenFile,
 };
 use serde::Deserialize;
 use tokio::{sync::Mutex, time::Instant};
@@ -21,6 +21,9 @@ use crate::{
     json,
 };
 
+/// How long a login may take. Passwords are hashed on purpose in a way that is slow: on a busy
+/// server that takes seconds, and who gives up early only asks for more of it.
+const LOGIN: Duration = Duration::from_secs(15);
 /// A login that was refused is not tried again sooner: many requests find out at once.
 const REFUSED: Duration = Duration::from_secs(1);
 /// When a new token was refused too, refusals are not because of the token: for so long no request
@@ -267,7 +270,6 @@ impl State {
 
 impl Door<'_> {
     async fn log_in(&self) -> Result<Login, Error> {
-        let asked = Instant::now();
         let mut answer = self.ask(["v1", "auth", "login"]).await?;
         if is_missing(answer.status) {
             answer = self.ask(["v3", "auth", "user", "login"]).await?;
@@ -296,10 +298,12 @@ impl Door<'_> {
         self.meter.answered();
         let raw = RawLogin::read(&answer.body)?;
         let life = raw.life();
+        // The token was made last: to hash the password is what took the time.
+        let now = Instant::now();
         Ok(Login {
             token: Token(raw.access_token),
-            renew: asked + life.mul_f64(0.8),
-            end: asked + life,
+            renew: now + life.mul_f64(0.8),
+            end: now + life,
             refused_new: None,
         })
     }
@@ -319,9 +323,15 @@ impl Door<'_> {
         let request = Request::new(Method::POST, path)
             .header(http::header::CONTENT_TYPE, kind)
             .body(form)
-            .deadline(DEADLINE);
+            .deadline(LOGIN);
         self.meter.asked();
-        self.http.send(&request).await.map_err(unreachable)
+        self.http.send(&request).await.map_err(|error| match error {
+            // Servers without the console's part say status 0 to a wrong password.
+            HttpError::Broken { problem, .. } if problem.contains("status-code") => {
+                Error::Denied(self.refusal())
+            }
+            other => unreachable(other),
+        })
     }
 }
 

@@ -29,7 +29,7 @@ pub use model::{ConfigItem, Host, Name, Page, ServiceInfo};
 pub use push::Push;
 pub use pushes::Pushes;
 
-/// How long an answer may take.
+/// How long an answer may take. A login before it may take 15 s more.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// An answer may be as large as this, in bytes.
