@@ -67,7 +67,9 @@ fn json_and_xml_of_a_server_say_the_same() {
     for (as_json, as_xml) in RECORDED {
         let (head, instances) = read(as_json, Format::Json).unwrap();
         let (other_head, others) = xml(as_xml).unwrap();
-        assert_eq!(head, other_head);
+        // Each form of a delta has a number of its own.
+        assert_eq!((&head.hash, head.bad), (&other_head.hash, other_head.bad));
+        assert!(other_head.version.is_some());
         assert!(head.hash.is_some() && head.version.is_some() && head.bad == 0);
         assert!(instances.len() >= 3);
         assert_eq!(instances.len(), others.len());
