@@ -97,10 +97,13 @@ impl Http {
             Granted::V1(body) => Ok(json::service_names(&body)?),
             Granted::V3(body) => {
                 let found = json::catalog(self.data(&body)?)?;
+                let entries = found.items.len();
                 let of_group = found.items.into_iter().filter(|name| &*name.group == group);
+                let items: Vec<_> = of_group.map(|name| name.service).collect();
                 Ok(Page {
                     total: found.total,
-                    items: of_group.map(|name| name.service).collect(),
+                    others: found.others + entries - items.len(),
+                    items,
                 })
             }
         }
@@ -227,12 +230,14 @@ impl Http {
             Granted::V1(body) => json::configs(&body)?,
             Granted::V3(body) => json::configs(self.data(&body)?)?,
         };
+        let entries = found.items.len() + found.others;
         let mut items = Vec::with_capacity(found.items.len());
         for item in found.items {
             items.extend(self.with_content(namespace, group, item).await?);
         }
         Ok(Page {
             total: found.total,
+            others: entries - items.len(),
             items,
         })
     }

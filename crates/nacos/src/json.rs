@@ -193,13 +193,15 @@ fn page<T: DeserializeOwned, U>(json: &[u8], from: impl FnMut(T) -> U) -> Result
     let items = raw
         .items
         .ok_or_else(|| serde_json::Error::custom("a list without entries"))?;
+    let read: Vec<U> = entries(&items).map(from).collect();
     Ok(Page {
         // Absent or negative: there is no more than this.
         total: raw
             .count
             .and_then(|count| usize::try_from(count).ok())
             .unwrap_or(items.len()),
-        items: entries(&items).map(from).collect(),
+        others: items.len() - read.len(),
+        items: read,
     })
 }
 

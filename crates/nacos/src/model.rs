@@ -49,15 +49,15 @@ pub struct Host {
 }
 
 /// A page of a list, and how many entries the whole list has.
-///
-/// A page may hold less than was asked for although it is not the last: ask on until
-/// page × size reaches the total.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
-    /// In all pages.
+    /// In all pages, those that were not asked for included.
     pub total: usize,
     /// Of this page.
     pub items: Vec<T>,
+    /// Further entries of this page: such as were not asked for and the server cannot leave out, or
+    /// that make no sense.
+    pub others: usize,
 }
 
 /// A configuration item.

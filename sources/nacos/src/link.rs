@@ -30,7 +30,7 @@ const LOOKS: usize = 64;
 const LIST: Pace = Pace {
     shortest: Duration::from_secs(1),
     share: 20,
-    longest: Duration::from_secs(15),
+    longest: Duration::from_secs(5),
 };
 /// So much more seldom where the server tells of new services.
 const HINTED: u32 = 30;

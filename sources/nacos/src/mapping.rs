@@ -48,6 +48,10 @@ pub struct Directory {
     /// The id, or `public`.
     namespace: Arc<str>,
     entries: BTreeMap<Name, Entry>,
+    /// Those under their protection threshold.
+    protected: usize,
+    /// Those that have something in a catalogue.
+    in_catalogs: usize,
     /// Plain services that may be different from `told`.
     touched: BTreeSet<Name>,
     /// Plain services that were handed out, with hashes of them.
@@ -81,6 +85,8 @@ impl Directory {
             config: config.clone(),
             namespace: names::namespace(namespace).into(),
             entries: BTreeMap::new(),
+            protected: 0,
+            in_catalogs: 0,
             touched: BTreeSet::new(),
             told: HashMap::new(),
             catalogs: BTreeMap::new(),
@@ -134,7 +140,8 @@ impl Directory {
         }
         let (mut seen, known) = standing::seen(info, health, &entry.known);
         entry.known = known;
-        entry.protected = info.protected;
+        let before = std::mem::replace(&mut entry.protected, info.protected);
+        self.protected = self.protected - usize::from(before) + usize::from(info.protected);
         let clusters = &self.config.clusters;
         seen.retain(|seen| clusters.is_empty() || clusters.contains(&seen.host.cluster));
         match Kind::of(&info.name.service) {
@@ -152,6 +159,8 @@ impl Directory {
         let Some(entry) = self.entries.remove(name) else {
             return;
         };
+        self.protected -= usize::from(entry.protected);
+        self.in_catalogs -= usize::from(entry.dubbo != Told::Nothing);
         self.touched.insert(name.clone());
         let Some(catalog) = self.catalogs.get_mut(&name.group) else {
             return;
@@ -226,10 +235,13 @@ impl Directory {
 
     /// Remembers what a service has in a catalogue; returns what it had there before.
     fn replace(&mut self, name: &Name, told: Told) -> Told {
-        let entry = self.entries.get_mut(name);
-        entry
-            .map(|entry| std::mem::replace(&mut entry.dubbo, told))
-            .unwrap_or_default()
+        let Some(entry) = self.entries.get_mut(name) else {
+            return Told::Nothing;
+        };
+        let now = usize::from(told != Told::Nothing);
+        let before = std::mem::replace(&mut entry.dubbo, told);
+        self.in_catalogs = self.in_catalogs + now - usize::from(before != Told::Nothing);
+        before
     }
 
     fn catalog(&mut self, group: &Arc<str>) -> &mut Catalog {
@@ -333,15 +345,13 @@ impl Directory {
     /// configuration count.
     #[must_use]
     pub fn needs_metadata(&self) -> bool {
-        let mut entries = self.entries.values();
-        entries.any(|entry| entry.dubbo != Told::Nothing)
+        self.in_catalogs > 0
     }
 
     /// How many services are under their protection threshold.
     #[must_use]
     pub fn protected(&self) -> usize {
-        let entries = self.entries.values();
-        entries.filter(|entry| entry.protected).count()
+        self.protected
     }
 
     /// Whether instances of a service of Nacos may count for this service of ours: what cannot be

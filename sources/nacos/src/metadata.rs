@@ -21,14 +21,14 @@ use diolkos_nacos::{ConfigItem, Error};
 use diolkos_source_dubbo::Place;
 use futures::{StreamExt, stream};
 
-use crate::{
-    Directory,
-    reader::{PAGE, Reader},
-};
+use crate::{Directory, reader::Reader};
 
 const DUBBO: &str = "dubbo";
 const MAPPING: &str = "mapping";
 const RULE_SUFFIX: &str = ".configurators";
+/// The items of a page: they come with their contents.
+const PAGE: u32 = 100;
+
 /// Between the parts of a data id.
 const PROVIDER: &str = ":provider:";
 /// Items read at the same time.
@@ -211,14 +211,16 @@ async fn item(reader: &Reader, group: &str, data_id: &str) -> Result<Option<Stri
 /// All items of a group that match. What changes meanwhile is found the next time.
 async fn search(reader: &Reader, group: &str, pattern: &str) -> Result<Vec<ConfigItem>, Error> {
     let mut items = Vec::new();
+    let mut entries = 0;
     for page in 1.. {
         let found = reader
             .http
             .configs(&reader.namespace, group, pattern, page, PAGE)
             .await?;
-        let last = found.items.is_empty();
+        let read = found.items.len() + found.others;
+        entries += read;
         items.extend(found.items);
-        if last || items.len() >= found.total {
+        if read == 0 || entries >= found.total {
             break;
         }
     }

@@ -9,8 +9,9 @@ use crate::{
     namespace::{Answer, Ask, Listing},
 };
 
-/// The entries of a page. Servers may give fewer, but then on each page.
-pub(crate) const PAGE: u32 = 500;
+/// The entries of a page. Servers may give fewer, but then on each page. What is on one page cannot
+/// be torn.
+pub(crate) const PAGE: u32 = 5_000;
 /// How often a list is read that changed while it was read.
 const READS: usize = 3;
 /// Pages of one list at most: what says that it has more is broken.
@@ -105,19 +106,21 @@ impl Reader {
             whole: true,
         };
         let mut total = None;
-        let mut entries = 0;
+        let (mut entries, mut others) = (0, 0);
         while pass.pages < PAGES {
             pass.pages += 1;
             let page = self.page(group, pass.pages).await?;
             pass.whole &= *total.get_or_insert(page.total) == page.total;
-            entries += page.items.len();
-            let last = page.items.is_empty() || entries >= page.total;
+            others += page.others;
+            let found = page.items.len() + page.others;
+            entries += found;
+            let last = found == 0 || entries >= page.total;
             pass.names.extend(page.items);
             if last {
                 break;
             }
         }
-        pass.whole &= total == Some(pass.names.len());
+        pass.whole &= total == Some(pass.names.len() + others);
         Ok(pass)
     }
 
@@ -137,6 +140,7 @@ impl Reader {
         Ok(Page {
             total: names.total,
             items: names.items.into_iter().map(name).collect(),
+            others: names.others,
         })
     }
 
