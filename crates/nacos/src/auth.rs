@@ -16,7 +16,7 @@ use tokio::{sync::Mutex, time::Instant};
 use url::form_urlencoded;
 
 use crate::{
-    Auth, DEADLINE, Error, Meter, Name,
+    Auth, Error, Meter, Name,
     http::{is_missing, text, unreachable},
     json,
 };
