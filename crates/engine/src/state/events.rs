@@ -69,14 +69,21 @@ impl State {
         if in_snapshot {
             // Its end tells whether too much is gone.
         } else if held.is_empty() {
-            registry.guard.settle(&key);
-            // What the mesh remembers of it is held under a key of its own.
-            if let Some(ghosts) = self.ghosts.get(&key.registry).filter(|g| !g.is_empty()) {
+            // What the mesh remembers of it is held under a key of its own, which may be the same one. While that is
+            // more than there is now, a snapshot has yet to say so.
+            let ghosts = self.ghosts.get(&key.registry).filter(|g| !g.is_empty());
+            let remembered = ghosts.and_then(|ghosts| {
                 let text = key.to_string();
-                let ghost = ghosts.get(text.as_str());
-                if ghost.is_some_and(|ghost| left >= ghost.endpoints) {
-                    registry.guard.settle(&ghost_key(&key.registry, &text));
-                }
+                let ghost = ghosts.get(text.as_str())?;
+                Some((ghost_key(&key.registry, &text), left < ghost.endpoints))
+            });
+            let (ghost, more) = remembered.unzip();
+            let more = more == Some(true);
+            if !more || ghost.as_ref() != Some(&key) {
+                registry.guard.settle(&key);
+            }
+            if let Some(ghost) = ghost.filter(|_| !more) {
+                registry.guard.settle(&ghost);
             }
         } else if evidence.is_complete() {
             let loss = Loss {

@@ -258,3 +258,29 @@ fn what_only_the_mesh_knows_of_can_be_explained() {
     let after = explained(&mut state, 2);
     assert_eq!((after.len(), after[0].remembered), (1, None));
 }
+
+#[test]
+fn what_comes_back_with_less_does_not_end_the_hold_of_the_rest() {
+    for endpoints in BOTH {
+        let mut state = started(endpoints);
+        let before = memory(endpoints, &[service("r", "s0", &[1, 2, 3])]);
+        state.command(at(0), Command::Remember(before));
+        read(&mut state, 1, &[]);
+        let less = service("r", "s0", &[1]);
+        let event = Event::Upsert {
+            service: less.clone(),
+            evidence: Evidence::Complete,
+        };
+        say_at(&mut state, at(2), "r", event);
+        let (_, view) = state.publish(at(2));
+        assert_eq!(view.registries["r"].remembered, 1);
+        // Else nobody would ask the registry again.
+        assert!(view.registries["r"].hold.is_some(), "{endpoints:?}");
+        for second in [21, 41] {
+            read(&mut state, second, std::slice::from_ref(&less));
+        }
+        let (_, view) = state.publish(at(41));
+        assert_eq!(view.registries["r"].remembered, 0, "{endpoints:?}");
+        assert!(view.registries["r"].hold.is_none());
+    }
+}
