@@ -154,6 +154,7 @@ impl Nacos {
             format!("-XX:SharedArchiveFile={}", archive.display()),
             "-Dnacos.standalone=true".to_owned(),
             "-Dnacos.server.ip=127.0.0.1".to_owned(),
+            "-Dlogging.config=classpath:logback.xml".to_owned(),
             format!("-Dnacos.home={folder}"),
             format!("-Duser.home={folder}"),
             format!("-Dderby.stream.error.file={folder}/derby.log"),
