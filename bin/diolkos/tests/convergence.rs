@@ -26,6 +26,8 @@ mod dubbo;
 mod etcd;
 #[path = "convergence/mesh.rs"]
 mod mesh;
+#[path = "convergence/nacos.rs"]
+mod nacos;
 #[path = "convergence/play.rs"]
 mod play;
 #[path = "common/dubbo.rs"]
@@ -56,6 +58,7 @@ use diolkos_testkit::Kubernetes;
 use dubbo::Dubbo;
 use etcd::Etcd;
 use mesh::Watches;
+use nacos::{Nacos, Nacoses};
 use play::{Servers, Tally, play};
 use proptest::strategy::ValueTree;
 use registry::Registry;
@@ -105,6 +108,14 @@ async fn the_mesh_converges_with_zookeeper() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_mesh_converges_with_etcd() -> Result<()> {
     converges::<Dubbo<Etcd>>(Etcd::stores(), (100, 48)).await
+}
+
+/// In a network namespace, as all that has a Nacos.
+#[test]
+fn the_mesh_converges_with_nacos() -> Result<()> {
+    diolkos_testkit::netns::isolated(async {
+        Box::pin(converges::<Nacos>(Box::pin(Nacoses::start()), (64, 32))).await
+    })
 }
 
 /// Plays sequences with a registry; this many, and so many of them at once, if not told otherwise.

@@ -404,14 +404,15 @@ fn class_27_access() -> Result<()> {
         only_changed(&bridge, &files, &[])?;
         assert_eq!(bridge.writes().await?, writes + 1.0);
         server.post("/v1/auth/permissions", &RIGHT).await?;
-        let remove = async || registry.remove(0).await;
-        eventually(3 * SOON, "a service goes", remove).await;
+        let add = async || registry.add(SERVICES + 1).await;
+        eventually(3 * SOON, "another one comes", add).await;
         eventually(3 * SOON, "it goes on", async || {
-            ensure!(!bridge.has_host(&host(0))?, "{} is there", host(0));
+            let host = host(SERVICES + 1);
+            ensure!(bridge.has_host(&host)?, "{host} is not there");
             bridge.live(2).await
         })
         .await;
-        only_changed(&bridge, &files, &[0])
+        only_changed(&bridge, &files, &[])
     })
 }
 

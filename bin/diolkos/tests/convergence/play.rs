@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use diolkos_engine::{RegistryView, View};
 use diolkos_istio::Kind;
 use diolkos_model::Service;
 use diolkos_plan::plan;
@@ -228,8 +229,9 @@ impl<'a, R: Registry> Player<'a, R> {
         let mesh = lock(&self.mesh);
         ensure!(
             converged,
-            "not read again, or not converged, after {CONVERGES:?}: {}",
-            difference(&wanted, &mesh.objects)
+            "not read again, or not converged, after {CONVERGES:?}: {}\n{}",
+            difference(&wanted, &mesh.objects),
+            held_back(&self.bridge.engine.view.borrow()),
         );
         let (there, live) = (mesh.endpoints(), self.registry.truth().live());
         ensure!(there == live, "endpoints {there:?}, instances {live:?}");
@@ -267,6 +269,29 @@ async fn until(limit: Duration, mut look: impl FnMut() -> Result<bool>) -> Resul
         sleep(LOOK).await;
     }
     Ok(true)
+}
+
+/// Why the mesh may still be different, as the engine sees it.
+fn held_back(view: &View) -> String {
+    let mut text = String::new();
+    for registry in view.registries.values() {
+        let RegistryView {
+            complete,
+            partial,
+            remembered,
+            hold,
+            ..
+        } = registry;
+        text += &format!(
+            "complete: {complete}, partial: {partial:?}, remembered: {remembered}, hold: {hold:?}"
+        );
+    }
+    for (key, known) in &view.services {
+        if !known.held.is_empty() || known.hold.is_some() {
+            text += &format!("\n{key} held {:?}: {:?}", known.held, known.hold);
+        }
+    }
+    text
 }
 
 fn difference(wanted: &Objects, there: &Objects) -> String {
