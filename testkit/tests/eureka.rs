@@ -1,5 +1,7 @@
 //! Eureka: a server, peers, and Netflix' client.
 
+#![allow(clippy::print_stderr)] // how long starts take, for whoever runs it
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -65,7 +67,7 @@ async fn calls_over_http_and_a_restart() -> Result<()> {
 async fn a_client_of_two_peers() -> Result<()> {
     let started = Instant::now();
     let peers = Eureka::builder().peers(2).await?;
-    println!("two peers started in {:?}", started.elapsed());
+    eprintln!("two peers started in {:?}", started.elapsed());
     let urls: Vec<String> = peers.iter().map(Eureka::url).collect();
     let started = Instant::now();
     let client = EurekaClient::of(&urls, "orders")
@@ -76,7 +78,7 @@ async fn a_client_of_two_peers() -> Result<()> {
         .lease(Duration::from_secs(2))
         .start()
         .await?;
-    println!("a client registered in {:?}", started.elapsed());
+    eprintln!("a client registered in {:?}", started.elapsed());
     for peer in &peers {
         let found = listed(peer, "ORDERS", |found| found.len() == 1).await;
         assert_eq!(found[0]["status"], "UP");
@@ -102,7 +104,7 @@ async fn a_client_of_two_peers() -> Result<()> {
     let killed = Instant::now();
     client.kill()?;
     listed(&peers[1], "ORDERS", <[_]>::is_empty).await;
-    println!(
+    eprintln!(
         "a killed client's instance went after {:?}",
         killed.elapsed()
     );

@@ -2,6 +2,8 @@
 //!
 //! The servers and the clients take longest to start, so one test has them all and goes through its steps.
 
+#![allow(clippy::print_stderr)] // how long it took, for whoever runs it
+
 #[path = "common/cluster.rs"]
 mod cluster;
 mod common;
@@ -136,7 +138,7 @@ impl Followed<'_> {
         change().await.context(what.to_owned())?;
         let limit = CACHE + POLL + FOLLOWS + more;
         let took = self.mesh.until(limit, what, HOST, expected).await;
-        println!("{what}: in the mesh after {took:.1?}");
+        eprintln!("{what}: in the mesh after {took:.1?}");
         self.slowest = self.slowest.max(took.saturating_sub(more));
         Ok(())
     }
@@ -251,7 +253,7 @@ async fn statuses(mesh: &Mesh, second: &EurekaClient, both: &Value) -> Result<()
             mesh.eureka.remove_status("ORDERS", id).await
         })
         .await?;
-    println!(
+    eprintln!(
         "statuses: at most {:.1?}; a cache of {CACHE:?} and polls every {POLL:?} are {:.1?} of it",
         followed.slowest,
         CACHE + POLL

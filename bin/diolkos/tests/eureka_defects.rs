@@ -80,7 +80,8 @@ impl World {
     async fn rests(&self, polls: usize) -> Result<()> {
         let (files, writes) = (self.bridge.files()?, self.bridge.writes().await?);
         self.polls(polls).await;
-        ensure!(self.bridge.files()? == files, "files have changed");
+        let now = self.bridge.files()?;
+        ensure!(now == files, "{files:#?} have become {now:#?}");
         ensure!(
             self.bridge.writes().await? == writes,
             "something was written"
@@ -110,6 +111,17 @@ fn on(path: &'static str) -> On {
 fn json_reply(body: &Value) -> Fault {
     let reply = Reply::status(200).header("content-type", "application/json");
     Fault::Reply(reply.body(body.to_string()))
+}
+
+/// Everything, once the server's cache has these counts.
+async fn listed(server: &Eureka, counts: &str) -> Value {
+    eventually(SOON, counts, async || {
+        let answer = server.get("/apps").await?;
+        let found = &answer["applications"]["apps__hashcode"];
+        ensure!(found == counts, "{answer}");
+        Ok(answer)
+    })
+    .await
 }
 
 /// The instances of the only application in an answer.
@@ -180,15 +192,7 @@ async fn e3_a_malformed_instance_costs_itself() -> Result<()> {
     for last in 1..=2 {
         register(&server, &order(last)).await?;
     }
-    let mut answer = eventually(SOON, "both are listed", async || {
-        let answer = server.get("/apps").await?;
-        ensure!(
-            answer["applications"]["apps__hashcode"] == "UP_2_",
-            "{answer}"
-        );
-        Ok(answer)
-    })
-    .await;
+    let mut answer = listed(&server, "UP_2_").await;
     let mut odd = order(3);
     odd["port"] = json!("eighty");
     odd["ipAddr"] = json!(["10.0.0.3"]);
@@ -291,15 +295,7 @@ async fn m13_a_clock_that_is_set_back_hides_nothing() -> Result<()> {
     for last in 1..=2 {
         register(&server, &order(last)).await?;
     }
-    let mut answer = eventually(SOON, "both are listed", async || {
-        let answer = server.get("/apps").await?;
-        ensure!(
-            answer["applications"]["apps__hashcode"] == "UP_2_",
-            "{answer}"
-        );
-        Ok(answer)
-    })
-    .await;
+    let mut answer = listed(&server, "UP_2_").await;
     // What is read first is of a time that comes in an hour.
     for record in instances(&mut answer)? {
         for field in ["lastUpdatedTimestamp", "lastDirtyTimestamp"] {
@@ -356,7 +352,7 @@ async fn m14_m17_ports_and_order_are_fixed() -> Result<()> {
         let ports: serde_json::Map<String, Value> = ports.collect();
         assert_eq!(endpoint["ports"], json!(ports), "{endpoint}");
     }
-    let mut turned = world.server.get("/apps").await?;
+    let mut turned = listed(&world.server, "UP_4_").await;
     instances(&mut turned)?.reverse();
     // Counts that do not fit make it read everything.
     let mut changes = turned.clone();
