@@ -11,6 +11,7 @@ mod common;
 mod hosts;
 
 use std::collections::BTreeMap;
+use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -200,8 +201,8 @@ async fn changes_are_followed(mesh: &Mesh, client: &NacosClient) -> Result<Vec<D
     let light = one.clone().weight(5.0);
     let second = two.clone().metadata("version", "v2");
     let third = three.clone().metadata("version", "v3");
-    client.put("", GROUP, "quick", &[one.clone()]).await?;
-    mesh.until(SOON, &host, &[one.clone()]).await?;
+    client.put("", GROUP, "quick", from_ref(&one)).await?;
+    mesh.until(SOON, &host, from_ref(&one)).await?;
     let mut times = Vec::new();
     for _ in 0..3 {
         for registered in [
@@ -223,8 +224,8 @@ async fn changes_are_followed(mesh: &Mesh, client: &NacosClient) -> Result<Vec<D
             mesh.nacos.update("", GROUP, "quick", &update).await?;
             times.push(mesh.until(FOLLOWS, &host, &left).await?);
         }
-        client.put("", GROUP, "quick", &[one.clone()]).await?;
-        times.push(mesh.until(FOLLOWS, &host, &[one.clone()]).await?);
+        client.put("", GROUP, "quick", from_ref(&one)).await?;
+        times.push(mesh.until(FOLLOWS, &host, from_ref(&one)).await?);
     }
     Ok(times)
 }
@@ -252,7 +253,7 @@ async fn health_that_an_operator_says(mesh: &Mesh) -> Result<Duration> {
     mesh.until(SOON, &host, &[one.clone(), two.clone()]).await?;
     let unhealthy = two.clone().unhealthy();
     mesh.nacos.register("", GROUP, "manual", &unhealthy).await?;
-    let took = mesh.until(FOLLOWS, &host, &[one.clone()]).await?;
+    let took = mesh.until(FOLLOWS, &host, from_ref(&one)).await?;
     let unhealthy = one.clone().unhealthy();
     mesh.nacos.register("", GROUP, "manual", &unhealthy).await?;
     mesh.until(SOON, &host, &[]).await?;
@@ -272,7 +273,7 @@ async fn health_that_nacos_checks(mesh: &Mesh) -> Result<()> {
     }
     mesh.until(SOON, &host, &[one.clone(), two.clone()]).await?;
     drop(other);
-    mesh.until(SOON, &host, &[one.clone()]).await?;
+    mesh.until(SOON, &host, from_ref(&one)).await?;
     let _other = listen(&two).await?;
     mesh.until(SOON, &host, &[one.clone(), two]).await?;
     Ok(())
