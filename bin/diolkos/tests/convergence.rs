@@ -24,6 +24,8 @@ mod consul;
 mod dubbo;
 #[path = "convergence/etcd.rs"]
 mod etcd;
+#[path = "convergence/eureka.rs"]
+mod eureka;
 #[path = "convergence/mesh.rs"]
 mod mesh;
 #[path = "convergence/nacos.rs"]
@@ -57,6 +59,7 @@ use consul::Consul;
 use diolkos_testkit::Kubernetes;
 use dubbo::Dubbo;
 use etcd::Etcd;
+use eureka::Eureka;
 use mesh::Watches;
 use nacos::{Nacos, Nacoses};
 use play::{Servers, Tally, play};
@@ -116,6 +119,11 @@ fn the_mesh_converges_with_nacos() -> Result<()> {
     diolkos_testkit::netns::isolated(async {
         Box::pin(converges::<Nacos>(Box::pin(Nacoses::start()), (64, 32))).await
     })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_mesh_converges_with_eureka() -> Result<()> {
+    converges::<Eureka>(eureka::Servers::start(), (64, 24)).await
 }
 
 /// Plays sequences with a registry; this many, and so many of them at once, if not told otherwise.

@@ -27,9 +27,15 @@ use crate::{
 const CACHE: Duration = Duration::from_millis(100);
 const STALE: Duration = Duration::from_millis(1_300);
 /// How often the source asks.
-const POLL: Duration = Duration::from_millis(150);
+const POLL: Duration = Duration::from_millis(250);
+const SERVERS: usize = 4;
+/// For how many milliseconds a server tells of a change, by default three minutes: longer than a connection lasts
+/// without an answer here.
+const REMEMBERS: &str = "8000";
 /// See [`Config::settle`].
 const SETTLE: Duration = Duration::from_millis(300);
+/// How long a lie waits for somebody who asks.
+const TOLD: Duration = Duration::from_secs(2);
 /// The server is in trouble for all sequences at once: not more often than this.
 const SERVER_TROUBLE: Duration = Duration::from_secs(6);
 const APPS: &str = "/eureka/apps";
@@ -90,20 +96,50 @@ impl Instance {
     }
 }
 
-/// The server of all sequences.
-pub(crate) struct Shared {
+/// The servers, each for some of the sequences: each answer tells of the changes of all of them.
+pub(crate) struct Servers([Arc<Shared>; SERVERS]);
+
+impl Servers {
+    pub(crate) async fn start() -> Result<Self> {
+        let start = Shared::start;
+        let (a, b, c, d) = tokio::try_join!(start(), start(), start(), start())?;
+        Ok(Self([a, b, c, d].map(Arc::new)))
+    }
+}
+
+/// A server of many sequences.
+struct Shared {
     server: Server,
     /// When the last trouble of the server ended.
     troubled: Mutex<Instant>,
 }
 
 impl Shared {
-    pub(crate) async fn start() -> Result<Self> {
-        let server = Server::builder().response_cache(CACHE);
+    async fn start() -> Result<Self> {
+        let server = Server::builder()
+            .response_cache(CACHE)
+            .property(
+                "eureka.server.retention-time-in-m-s-in-delta-queue",
+                REMEMBERS,
+            )
+            .property("eureka.server.delta-retention-timer-interval-in-ms", "1000");
         Ok(Self {
             server: server.start().await?,
             troubled: Mutex::new(Instant::now()),
         })
+    }
+
+    async fn sweep(&self) -> Result<()> {
+        let all = self.server.get("/apps").await?;
+        let applications = all["applications"]["application"].as_array();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        for application in applications.into_iter().flatten() {
+            for instance in application["instance"].as_array().into_iter().flatten() {
+                let (app, id) = (text(&application["name"]), text(&instance["instanceId"]));
+                self.server.deregister(&app, &id).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Not if the server was in trouble a short time ago.
@@ -157,7 +193,7 @@ impl Source for Late {
 }
 
 impl Registry for Eureka {
-    type Servers = Shared;
+    type Servers = Servers;
     type Step = EurekaStep;
     type Config = Settings;
 
@@ -183,7 +219,8 @@ impl Registry for Eureka {
         prop_oneof![34 => step.prop_map(Step::Registry), 5 => api(), 2 => restart()].boxed()
     }
 
-    async fn start(shared: &Arc<Shared>, number: usize) -> Result<Self> {
+    async fn start(servers: &Arc<Servers>, number: usize) -> Result<Self> {
+        let shared = &servers.0[number % SERVERS];
         let proxy = HttpFault::start(&shared.server.origin()).await?;
         let wire = TcpProxy::start(proxy.address()).await?;
         let prefix = format!("q{number}-");
@@ -268,15 +305,9 @@ impl Registry for Eureka {
         Ok(())
     }
 
-    async fn sweep(shared: &Shared) -> Result<()> {
-        let all = shared.server.get("/apps").await?;
-        let applications = all["applications"]["application"].as_array();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        for application in applications.into_iter().flatten() {
-            for instance in application["instance"].as_array().into_iter().flatten() {
-                let (app, id) = (text(&application["name"]), text(&instance["instanceId"]));
-                shared.server.deregister(&app, &id).await?;
-            }
+    async fn sweep(servers: &Servers) -> Result<()> {
+        for shared in &servers.0 {
+            shared.sweep().await?;
         }
         Ok(())
     }
@@ -425,6 +456,10 @@ impl Eureka {
             self.proxy.rule(on(path), lie)
         });
         troubles.lie(async move {
+            let end = Instant::now() + TOLD;
+            while rules[0].hits() == 0 && Instant::now() < end {
+                sleep(Duration::from_millis(10)).await;
+            }
             sleep(LIE).await;
             rules.iter().for_each(diolkos_testkit::fault::Rule::end);
             Ok(rules[0].hits())
