@@ -162,6 +162,13 @@ async fn unchanged(bridge: &Bridge, files: &Files, writes: f64) -> Result<()> {
     Ok(())
 }
 
+/// Fails unless a service came and one went since, with both instances at once or one after the other.
+async fn one_came_and_one_went(bridge: &Bridge, writes: f64) -> Result<()> {
+    let made = bridge.writes().await? - writes;
+    ensure!((2.0..=4.0).contains(&made), "{made} writes");
+    Ok(())
+}
+
 /// Class 2: a registry that is down or half-open.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Trouble {
@@ -334,7 +341,7 @@ async fn class_01_a_server_that_is_killed_comes_back_empty() -> Result<()> {
     }
     until_followed(&bridge, 2, &[SERVICES], &[0]).await;
     only_changed(&bridge, &files, &[0])?;
-    assert_eq!(bridge.writes().await?, writes + 2.0);
+    one_came_and_one_went(&bridge, writes).await?;
 
     // Nobody comes back.
     let files = bridge.files()?;
@@ -408,7 +415,7 @@ async fn class_03_torn_answers_take_nothing_away() -> Result<()> {
     registry.add(SERVICES).await?;
     until_followed(&bridge, 2, &[SERVICES], &[0]).await;
     only_changed(&bridge, &files, &[0])?;
-    assert_eq!(bridge.writes().await?, writes + 2.0);
+    one_came_and_one_went(&bridge, writes).await?;
     Ok(())
 }
 
@@ -549,7 +556,7 @@ async fn class_09_a_fail_over_to_a_peer_that_knows_the_same_writes_nothing() -> 
     second.remove(0).await?;
     until_followed(&bridge, 2, &[SERVICES], &[0]).await;
     only_changed(&bridge, &files, &[0])?;
-    assert_eq!(bridge.writes().await?, writes + 2.0);
+    one_came_and_one_went(&bridge, writes).await?;
     Ok(())
 }
 
