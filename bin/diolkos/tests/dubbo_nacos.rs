@@ -54,9 +54,17 @@ impl Providers {
                 .register_mode("instance")
                 .port(port)
         };
-        // Both ways; the interface only, in two versions and groups; the application only, with metadata of both
-        // kinds.
-        let (all, old, blue, green, local, remote) = tokio::try_join!(
+        // The application only, with metadata of both kinds. One after the other: of two that write Nacos' first
+        // mapping of an interface at the same time Dubbo loses one.
+        let applications = async {
+            let local = instance(5, "greet-local", 20882).start().await?;
+            let remote = instance(6, "greet-remote", 20883)
+                .metadata_type("remote")
+                .version("2.0.0");
+            Ok((local, remote.start().await?))
+        };
+        // Both ways; the interface only, in two versions and groups.
+        let (all, old, blue, green, (local, remote)) = tokio::try_join!(
             provider(Line::D3, 1, "demo-all").start(),
             provider(Line::D27, 2, "demo-old")
                 .weight(50)
@@ -73,11 +81,7 @@ impl Providers {
                 .group("green")
                 .version("2.0.0")
                 .start(),
-            instance(5, "greet-local", 20882).start(),
-            instance(6, "greet-remote", 20883)
-                .metadata_type("remote")
-                .version("2.0.0")
-                .start(),
+            applications,
         )?;
         Ok(Self {
             old,
