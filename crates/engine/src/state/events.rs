@@ -69,21 +69,21 @@ impl State {
         if in_snapshot {
             // Its end tells whether too much is gone.
         } else if held.is_empty() {
-            // What the mesh remembers of it is held under a key of its own, which may be the same one. While that is
-            // more than there is now, a snapshot has yet to say so.
+            // While the mesh remembers more of it than there is now, a snapshot has yet to say so. What is remembered
+            // is held under the service's key if the snapshot named the service, else under one of its own.
             let ghosts = self.ghosts.get(&key.registry).filter(|g| !g.is_empty());
             let remembered = ghosts.and_then(|ghosts| {
                 let text = key.to_string();
                 let ghost = ghosts.get(text.as_str())?;
-                Some((ghost_key(&key.registry, &text), left < ghost.endpoints))
+                Some((ghost_key(&key.registry, &text), ghost.endpoints))
             });
-            let (ghost, more) = remembered.unzip();
-            let more = more == Some(true);
-            if !more || ghost.as_ref() != Some(&key) {
-                registry.guard.settle(&key);
-            }
-            if let Some(ghost) = ghost.filter(|_| !more) {
-                registry.guard.settle(&ghost);
+            match remembered {
+                Some((_, endpoints)) if left < endpoints => {}
+                Some((ghost, _)) => {
+                    registry.guard.settle(&key);
+                    registry.guard.settle(&ghost);
+                }
+                None => registry.guard.settle(&key),
             }
         } else if evidence.is_complete() {
             let loss = Loss {

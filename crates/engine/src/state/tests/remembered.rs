@@ -259,14 +259,32 @@ fn what_only_the_mesh_knows_of_can_be_explained() {
     assert_eq!((after.len(), after[0].remembered), (1, None));
 }
 
+/// As [`service`], in a namespace and a group of the registry.
+fn grouped(name: &str, hosts: &[u8]) -> Arc<Service> {
+    let mut service = Service::clone(&service("r", name, hosts));
+    service.key.namespace = "ns".into();
+    service.key.group = "g".into();
+    Arc::new(service)
+}
+
 #[test]
 fn what_comes_back_with_less_does_not_end_the_hold_of_the_rest() {
+    let plain = |hosts: &[u8]| service("r", "s0", hosts);
+    let in_group = |hosts: &[u8]| grouped("s0", hosts);
     for endpoints in BOTH {
+        comes_back_with_less(endpoints, plain);
+        comes_back_with_less(endpoints, in_group);
+    }
+}
+
+fn comes_back_with_less(endpoints: Endpoints, service: impl Fn(&[u8]) -> Arc<Service>) {
+    // Whether the first snapshot has the service, and what of it.
+    for named in [None, Some(service(&[])), Some(service(&[1]))] {
         let mut state = started(endpoints);
-        let before = memory(endpoints, &[service("r", "s0", &[1, 2, 3])]);
+        let before = memory(endpoints, &[service(&[1, 2, 3])]);
         state.command(at(0), Command::Remember(before));
-        read(&mut state, 1, &[]);
-        let less = service("r", "s0", &[1]);
+        read(&mut state, 1, named.as_slice());
+        let less = service(&[1, 2]);
         let event = Event::Upsert {
             service: less.clone(),
             evidence: Evidence::Complete,
@@ -275,7 +293,10 @@ fn what_comes_back_with_less_does_not_end_the_hold_of_the_rest() {
         let (_, view) = state.publish(at(2));
         assert_eq!(view.registries["r"].remembered, 1);
         // Else nobody would ask the registry again.
-        assert!(view.registries["r"].hold.is_some(), "{endpoints:?}");
+        assert!(
+            view.registries["r"].hold.is_some(),
+            "{endpoints:?}, {named:?}"
+        );
         for second in [21, 41] {
             read(&mut state, second, std::slice::from_ref(&less));
         }
