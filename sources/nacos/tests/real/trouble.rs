@@ -69,13 +69,12 @@ fn a_server_that_forgot_everything_takes_nothing_away() -> Result<()> {
         running
             .until("a complete snapshot", |world| world.complete() > 1)
             .await;
-        let world = running.world();
-        ensure!(world.services.len() == SERVICES, "{world:?}");
-        ensure!(
-            world.removed.is_empty() && world.missing.is_empty(),
-            "{world:?}"
-        );
-        drop(world);
+        {
+            let world = running.world();
+            ensure!(world.services.len() == SERVICES, "{world:?}");
+            let lost = (&world.removed, &world.missing);
+            ensure!(lost.0.is_empty() && lost.1.is_empty(), "{world:?}");
+        }
         running
             .until("all are as they were", |world| {
                 world.ports().values().all(|ports| *ports == [1, 2])
