@@ -117,13 +117,13 @@ async fn the_mesh_converges_with_etcd() -> Result<()> {
 #[test]
 fn the_mesh_converges_with_nacos() -> Result<()> {
     diolkos_testkit::netns::isolated(async {
-        Box::pin(converges::<Nacos>(Box::pin(Nacoses::start()), (64, 32))).await
+        Box::pin(converges::<Nacos>(Box::pin(Nacoses::start()), (48, 32))).await
     })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_mesh_converges_with_eureka() -> Result<()> {
-    converges::<Eureka>(eureka::Servers::start(), (64, 24)).await
+    converges::<Eureka>(eureka::Servers::start(), (48, 24)).await
 }
 
 /// Plays sequences with a registry; this many, and so many of them at once, if not told otherwise.

@@ -364,6 +364,7 @@ async fn taking_from_pods_is_switched_on_and_off() -> Result<()> {
     assert_ne!(with, without);
     let diolkos = bed.cluster.run(&without).await?;
     bed.until("without Pods", "10.1.0.1", &plain()).await;
+    until_synced(&diolkos, "files").await;
     let versions = bed.cluster.versions().await?;
     assert!(diolkos.condition("files", "PodsFollowed").await.is_err());
     for (document, expected) in [(&with, of_pod("v1")), (&without, plain())] {
