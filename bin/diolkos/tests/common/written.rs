@@ -99,7 +99,7 @@ impl Bridge {
                 tokio::time::Instant::now() < end,
                 "not {phase} within {limit:?}: {status}"
             );
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            sleep(Duration::from_millis(500)).await;
         }
     }
 
