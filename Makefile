@@ -23,8 +23,6 @@ demo-mesh: ## Consul, Kubernetes API, istiod and Envoy on this machine: requests
 	$(CARGO) build --locked --example demo-mesh
 	DIOLKOS_BIN=$(BIN) target/debug/examples/demo-mesh
 
-# Most tests wait for real servers most of the time, so more of them than two cores would have run at once.
-test: export RUST_TEST_THREADS := $(or $(RUST_TEST_THREADS),3)
 test: lint testbed ## everything: checks, unit tests, tests against the real servers
 	$(CARGO) test --workspace --locked --no-fail-fast
 
